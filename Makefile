@@ -1,0 +1,28 @@
+# make setup | demo | test | lint      (Python 3.11 or newer is all that must be there)
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+
+.PHONY: setup demo test lint
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; found $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+demo: setup        ## synthetic speech -> trained model -> attention maps -> submission.csv
+	$(RUN) -m corpora.demo data/demo
+	$(RUN) train.py --config configs/demo.yaml
+	$(RUN) test.py --config configs/demo.yaml
+
+test: setup
+	$(RUN) -m pytest
+
+lint: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .

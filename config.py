@@ -1,0 +1,310 @@
+"""Typed, frozen configuration.
+
+`config.yaml` holds every key with its value and its meaning; the classes below hold the types. Another YAML file
+(`--config`) and `key=value` arguments override values one by one; anything unknown or of a wrong type is refused.
+Only the commands import this module: they hand plain values on.
+"""
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from utils.errors import UserError
+
+DEFAULTS = Path(__file__).with_name("config.yaml")
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
+OneOrMany = Annotated[
+    list[Text], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Run(Section):
+    name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
+    dir: Text
+
+    @property
+    def path(self) -> Path:
+        return Path(self.dir) / self.name
+
+
+class Data(Section):
+    root: Text
+    train: OneOrMany
+    dev: Text
+    test: Text
+    normalize: Literal["none", "mean", "mean_variance"]
+    skip_bad: bool
+    cache: Literal["ram", "off"]
+    workers: Count
+
+
+class Augment(Section):
+    from_epoch: Positive
+    speed: Annotated[float, Field(ge=0, le=0.5)]
+    frequency_masks: Count
+    frequency_width: Count
+    time_masks: Count
+    time_width: Count
+    time_fraction: Fraction
+
+
+class Conv(Section):
+    channels: Positive
+    kernel: Literal[1, 3, 5, 7, 9, 11]  # odd: the window is centred, and output lengths are exact
+    stride: Positive
+
+
+class Listener(Section):
+    conv: list[Conv]
+    blstm_layers: Count
+    pblstm_layers: Count
+    hidden: Positive
+    dropout: DropoutRate
+
+
+class Attention(Section):
+    kind: Literal["dot", "location"]
+    heads: Positive
+    dim: Positive
+
+
+class Speller(Section):
+    embedding: Positive
+    hidden: Positive
+    layers: Positive
+    dropout: DropoutRate
+
+
+class Model(Section):
+    listener: Listener
+    attention: Attention
+    speller: Speller
+
+
+class Stage(Section):
+    from_epoch: Positive
+    factor: Fraction
+    floor: Fraction
+
+
+class TeacherForcing(Section):
+    start: Fraction
+    stages: list[Stage]
+
+
+class Training(Section):
+    epochs: Positive
+    batch_size: Positive
+    seed: Count
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bf16"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    schedule: Literal["cosine", "plateau", "constant"]
+    warmup_epochs: Annotated[float, Field(ge=0)]
+    plateau_patience: Positive
+    clip_norm: Annotated[float, Field(gt=0)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    ctc_weight: Annotated[float, Field(ge=0, lt=1)]
+    teacher_forcing: TeacherForcing
+
+
+class Decoding(Section):
+    mode: Literal["greedy", "beam"]
+    beam_size: Positive
+    length_normalization: Annotated[float, Field(ge=0)]
+    batch_size: Positive
+
+
+class Wandb(Section):
+    mode: Literal["auto", "online", "offline", "disabled"]
+    project: Text
+
+
+class Test(Section):
+    submission: Text
+
+
+class Config(Section):
+    run: Run
+    data: Data
+    augment: Augment
+    model: Model
+    training: Training
+    decoding: Decoding
+    wandb: Wandb
+    test: Test
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-3 as the number it is (YAML 1.1 takes it for text)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def parse_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)
+
+
+def to_yaml(settings: dict) -> str:
+    return yaml.dump(settings, sort_keys=False, default_flow_style=None, allow_unicode=True)
+
+
+def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys."""
+    flat = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> dict[str, Any]:
+    """Every dotted key with its type, sections left out."""
+    keys = {}
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            keys |= known_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            keys[prefix + name] = field.annotation
+    return keys
+
+
+def _check_keys(tree: Any, source: str, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and values of a nested mapping. Raises UserError for a key that does not exist."""
+    keys = known_keys()
+    if not isinstance(tree, dict):
+        inside = f"{prefix.rstrip('.')}" if prefix else "the file"
+        raise UserError(f"{source}: {inside}: found {tree!r}, expected a section of keys and values")
+    flat = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if key in keys:
+            flat[key] = value
+        elif any(known.startswith(key + ".") for known in keys):
+            flat |= _check_keys(value, source, key + ".")
+        else:
+            raise UserError(f"{source}: unknown key {key}{_nearest(key, keys)}")
+    return flat
+
+
+def _nearest(key: str, keys: Sequence[str]) -> str:
+    """The known key most like `key`: by its whole name, else by its last part."""
+    nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
+    if not nearest:
+        by_leaf = {known.rsplit(".", 1)[-1]: known for known in keys}
+        leaves = difflib.get_close_matches(key.rsplit(".", 1)[-1], by_leaf, n=1, cutoff=0.6)
+        nearest = [by_leaf[leaf] for leaf in leaves]
+    return f"; did you mean {nearest[0]}?" if nearest else "; python train.py --help lists all keys"
+
+
+def _read_file(path: str | Path) -> dict[str, Any]:
+    try:
+        tree = parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read this configuration file ({error})") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    return _check_keys(tree or {}, str(path))
+
+
+def _read_override(argument: str) -> tuple[str, Any]:
+    key, equals, text = argument.partition("=")
+    key = key.strip()
+    if not equals:
+        raise UserError(f"argument {argument!r}: expected key=value, such as training.epochs=3")
+    keys = known_keys()
+    if key not in keys:
+        raise UserError(f"command line: unknown key {key}{_nearest(key, keys)}")
+    if keys[key] is str:
+        return key, text
+    try:
+        return key, parse_yaml(text)
+    except yaml.YAMLError:
+        raise UserError(f"command line: {key}: found {text!r}, expected a value in YAML, such as [a, b]") from None
+
+
+def load_config(path: str | Path = DEFAULTS, overrides: Sequence[str] = ()) -> Config:
+    """`config.yaml`, overridden by `path`, overridden by `key=value` arguments.
+
+    Raises UserError that names the source, the key, what was found and what was expected.
+    """
+    layers = [(str(DEFAULTS.name), _read_file(DEFAULTS))]
+    if Path(path).resolve() != DEFAULTS:
+        layers.append((str(path), _read_file(path)))
+    layers.append(("command line", dict(_read_override(argument) for argument in overrides)))
+
+    values, sources = {}, {}
+    for source, flat in layers:
+        values |= flat
+        sources |= dict.fromkeys(flat, source)
+
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[name] = value
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError("\n       ".join(_explain(problem, sources) for problem in error.errors())) from None
+
+
+def _explain(problem: dict[str, Any], sources: dict[str, str]) -> str:
+    key = ".".join(map(str, problem["loc"]))
+    source = next((sources[known] for known in sources if key == known or key.startswith(known + ".")), DEFAULTS.name)
+    if problem["type"] == "missing":
+        return f"{source}: {key} is missing"
+    if problem["type"] == "extra_forbidden":
+        return f"{source}: unknown key {key}"
+    expected = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{source}: {key}: found {problem['input']!r}, expected {expected}"
+
+
+def describe_keys() -> str:
+    """Every key with its default and its meaning, read from the comments of `config.yaml`, for --help."""
+    described, sections = [], []
+    for line in DEFAULTS.read_text(encoding="utf-8").splitlines():
+        match = re.match(r"^( *)(\w+):\s*(.*?)\s*(?:#\s*(.*))?$", line)
+        if not match:
+            item = re.match(r"^\s*- (\{.*\})$", line)
+            if item:
+                described[-1][1].append(item[1])
+            continue
+        indent, name, value, meaning = match.groups()
+        sections = [*sections[: len(indent) // 2], name]
+        if meaning is not None:
+            described.append((".".join(sections), [value] if value else [], meaning))
+    lines = [f"  {key}={', '.join(value)}\n      {meaning}" for key, value, meaning in described]
+    return "keys, their defaults and meanings (config.yaml):\n" + "\n".join(lines)
+
+
+def command_parser(description: str) -> argparse.ArgumentParser:
+    """The arguments that train.py and test.py share."""
+    parser = argparse.ArgumentParser(
+        description=description, epilog=describe_keys(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", default=str(DEFAULTS), metavar="FILE", help="YAML file whose values override config.yaml's"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override one key: training.epochs=3")
+    return parser

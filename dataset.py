@@ -1,0 +1,330 @@
+"""The Kaggle layout as batches: check every file, normalise, augment, bucket by length, pad.
+
+    corpus = load_corpus([find_partition(root, name) for name in names], ...)    # every file read and checked once
+    loader = make_loader(FeatureDataset(corpus, augment), BucketSampler(corpus.lengths, ...), ...)
+    for batch in loader: ...                                                      # padded tensors
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
+
+from utils.augment import Augmentation
+from utils.corpus import BadFile, Partition, has_boundaries, read_features, read_transcript
+from utils.errors import UserError
+from utils.vocabulary import PAD, encode
+
+READERS = 16  # threads that read files: a network disk answers slowly, but many at a time
+LISTED = 100  # findings shown on screen; all of them are in the report's file
+
+
+@dataclass(frozen=True)
+class FeatureFormat:
+    """What a model must know of its features; it travels in the checkpoint."""
+
+    dim: int
+    time_first: bool  # stored as (T, D); else as (D, T), the way F24 ships them
+    normalize: str  # none, mean, mean_variance
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Checked utterances in file order. `features`: arrays `(T, D)` where they are kept in memory, else None."""
+
+    format: FeatureFormat
+    paths: tuple[Path, ...]
+    lengths: tuple[int, ...]  # frames
+    texts: tuple[str, ...] | None
+    features: tuple[np.ndarray, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def frames_per_character(self) -> float:
+        return sum(self.lengths) / sum(map(len, self.texts))
+
+
+# ------------------------------------------------------------------------------------------------------------- check
+
+
+@dataclass
+class _Record:
+    """One utterance as read: stored features and text where they could be read, and what is wrong with it."""
+
+    features: np.ndarray | None = None  # None where they are not kept
+    shape: tuple[int, int] | None = None
+    text: str | None = None
+    findings: list[str] = field(default_factory=list)
+
+    def complain(self, path: Path, found: str, expected: str) -> None:
+        self.findings.append(f"  {str(path)!r}: found {found}; expected {expected}")
+
+
+def load_corpus(
+    partitions: Sequence[Partition],
+    normalize: str,
+    *,
+    feature_format: FeatureFormat | None = None,
+    character_limit: Callable[[int], int] = lambda frames: frames,
+    keep: bool = True,
+    skip_bad: bool = False,
+    report: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> Corpus:
+    """Reads and checks every file of the partitions and reports all that is wrong at once.
+
+    feature_format: what the model expects; None: inferred from the files.
+    character_limit: how many characters can be aligned to that many frames.
+    keep: hold the features in memory.   report: file that gets the whole list of findings.
+    Raises UserError with the findings, or drops those utterances with `skip_bad`; says in one line what was found.
+    """
+    name = "+".join(partition.name for partition in partitions)
+    features = [path for partition in partitions for path in partition.features]
+    labelled = all(partition.transcripts is not None for partition in partitions)
+    transcripts = [path for partition in partitions for path in partition.transcripts] if labelled else features
+
+    def read(index: int) -> _Record:
+        record = _Record()
+        try:
+            array = read_features(features[index])
+            record.shape = array.shape
+            record.features = array if keep else None
+            bad = np.argwhere(~np.isfinite(array))
+            if len(bad):
+                row, column = bad[0]
+                found = f"{array[row, column]} at [{row}, {column}] ({len(bad)} values not finite)"
+                record.complain(features[index], found, "finite numbers")
+        except BadFile as bad:
+            record.complain(features[index], bad.found, bad.expected)
+        if labelled:
+            try:
+                record.text = read_transcript(transcripts[index])
+            except BadFile as bad:
+                record.complain(transcripts[index], bad.found, bad.expected)
+        return record
+
+    with ThreadPoolExecutor(READERS) as pool:
+        reading = pool.map(read, range(len(features)))
+        records = list(tqdm(reading, f"checking {name}", len(features), unit="file", leave=False))
+
+    shapes = [record.shape for record in records if record.shape]
+    if feature_format is None and shapes:
+        feature_format = _infer_format(shapes, normalize)
+    for index, record in enumerate(records):
+        if record.shape:
+            _check_shape(record, features[index], feature_format)
+        if record.shape and record.text:
+            _check_length(record, transcripts[index], feature_format, character_limit)
+
+    orphans = [path for partition in partitions for path in partition.orphans]
+    findings = [line for record in records for line in record.findings]
+    findings += [f"  {str(path)!r}: found no features for it; expected a pair of files" for path in orphans]
+    good = [index for index, record in enumerate(records) if not record.findings]
+    if findings:
+        _report(findings, name, len(features), bool(good) and skip_bad, report, say)
+
+    time_axis = 0 if feature_format.time_first else 1
+    corpus = Corpus(
+        feature_format,
+        tuple(features[index] for index in good),
+        tuple(records[index].shape[time_axis] for index in good),
+        tuple(records[index].text for index in good) if labelled else None,
+        tuple(_time_first(records[index].features, feature_format) for index in good) if keep else None,
+    )
+    boundaries = labelled and has_boundaries(transcripts[good[0]])
+    say(_describe(name, partitions[0], corpus, boundaries))
+    return corpus
+
+
+def _infer_format(shapes: Sequence[tuple[int, int]], normalize: str) -> FeatureFormat:
+    """The axis on which the files agree is the feature axis; where they agree on both, the shorter one."""
+    rows, columns = (Counter(shape[axis] for shape in shapes).most_common(1)[0] for axis in (0, 1))
+    time_first = columns[1] > rows[1] or (columns[1] == rows[1] and columns[0] <= rows[0])
+    return FeatureFormat((columns if time_first else rows)[0], time_first, normalize)
+
+
+def _check_shape(record: _Record, path: Path, expected: FeatureFormat) -> None:
+    axis = 1 if expected.time_first else 0
+    if record.shape[axis] != expected.dim:
+        shape = f"(T, {expected.dim})" if expected.time_first else f"({expected.dim}, T)"
+        record.complain(path, f"shape {record.shape}", f"shape {shape}, the feature dimension of the others")
+
+
+def _check_length(
+    record: _Record, path: Path, expected: FeatureFormat, character_limit: Callable[[int], int]
+) -> None:
+    frames = record.shape[0 if expected.time_first else 1]
+    doubled = sum(a == b for a, b in zip(record.text, record.text[1:], strict=False))
+    limit = character_limit(frames)
+    if len(record.text) + doubled > limit:
+        found = f"a transcript of {len(record.text)} characters ({doubled} doubled) for {frames} frames"
+        record.complain(path, found, f"at most {limit}, all that the model can align to so few frames")
+
+
+def _report(
+    findings: list[str], name: str, total: int, go_on: bool, report: Path | None, say: Callable[[str], None]
+) -> None:
+    lines = [f"{name}: {len(findings)} findings in {total} utterances:", *findings[:LISTED]]
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text("\n".join(findings) + "\n", encoding="utf-8")
+    if len(findings) > LISTED:
+        lines.append(f"  ... and {len(findings) - LISTED} more" + (f", all in {report}" if report else ""))
+    if not go_on:
+        lines.append("Mend or remove these files, or go on without them: data.skip_bad=true")
+        raise UserError("\n".join(lines))
+    say("\n".join([*lines, "going on without them (data.skip_bad=true)"]))
+
+
+def _describe(name: str, partition: Partition, corpus: Corpus, boundaries: bool) -> str:
+    layout, dim = partition.layout, corpus.format.dim
+    semester = "S23/S24" if layout.semester == "F23" and dim == 27 else layout.semester
+    order = "" if corpus.format.time_first else ", stored (dimension, time)"
+    transcripts = "no transcripts"
+    if corpus.texts is not None:
+        transcripts = f"transcripts {'with' if boundaries else 'without'} sos/eos"
+    hours = sum(corpus.lengths) / 360_000
+    return (
+        f"found: {semester} layout, {dim}-dim {layout.features}{order}, {transcripts}: "
+        f"{name}, {len(corpus):,} utterances, {hours:.2f} hours"
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- batches
+
+
+def _time_first(features: np.ndarray, feature_format: FeatureFormat) -> np.ndarray:
+    return features if feature_format.time_first else np.ascontiguousarray(features.T)
+
+
+def normalize(features: np.ndarray, kind: str) -> np.ndarray:
+    """Cepstral mean (and variance) normalisation of one utterance `(T, D)` over time."""
+    if kind == "none":
+        return features
+    centred = features - features.mean(axis=0, keepdims=True)
+    if kind == "mean":
+        return centred
+    return centred / (centred.std(axis=0, keepdims=True) + 1e-5)
+
+
+class Utterance(NamedTuple):
+    index: int
+    features: Tensor  # (T, D)
+    tokens: Tensor  # (U,), <sos> and <eos> included; (0,) without a transcript
+
+
+class Batch(NamedTuple):
+    """A padded batch. `indices` are positions in the corpus."""
+
+    indices: Tensor  # (B,)
+    features: Tensor  # (B, T, D)
+    feature_lengths: Tensor  # (B,)
+    tokens: Tensor  # (B, U)
+    token_lengths: Tensor  # (B,)
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+class Item(NamedTuple):
+    """What a sampler asks of the dataset: an utterance, and how it is to sound this time."""
+
+    index: int
+    epoch: int = 0
+    speed: float = 1.0
+
+
+class FeatureDataset(Dataset):
+    """Utterances by `Item`."""
+
+    def __init__(self, corpus: Corpus, augmentation: Augmentation | None = None):
+        self.corpus, self.augmentation = corpus, augmentation
+
+    def __getitem__(self, item: Item) -> Utterance:
+        corpus, index = self.corpus, item.index
+        if corpus.features is not None:
+            features = corpus.features[index]
+        else:
+            features = _time_first(read_features(corpus.paths[index]), corpus.format)
+        features = torch.from_numpy(normalize(features, corpus.format.normalize))
+        if self.augmentation is not None:
+            features = self.augmentation(features, *item)
+        tokens = encode(corpus.texts[index]) if corpus.texts is not None else []
+        return Utterance(index, features, torch.tensor(tokens, dtype=torch.long))
+
+
+class BucketSampler(Sampler[list[Item]]):
+    """Batches of utterances of like length, in an order that is a function of seed and epoch alone.
+
+    Each epoch, every utterance gets a speed within `1 ± speed` (speed perturbation); utterances are shuffled, sorted
+    by the length they will then have within pools of `POOL` batches, cut into batches, and the batches shuffled.
+    No utterance is dropped. Set `epoch` before iterating.
+    """
+
+    POOL = 100
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int | None = None, speed: float = 0.0):
+        """seed: None sorts by length, longest first, and changes nothing: for evaluation and decoding."""
+        self.lengths = torch.tensor(lengths, dtype=torch.float)
+        self.batch_size, self.seed, self.speed, self.epoch = batch_size, seed, speed, 0
+
+    def __len__(self) -> int:
+        return sum(-(-pool // self.batch_size) for pool in self._pools(len(self.lengths)))
+
+    def _pools(self, N: int) -> list[int]:
+        """Sizes of the pools: all full of whole batches, the last one a little larger or smaller."""
+        if self.seed is None:
+            return [N]
+        size = self.POOL * self.batch_size
+        count = max(1, round(N / size))
+        return [size] * (count - 1) + [N - size * (count - 1)]
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        N = len(self.lengths)
+        if self.seed is None:
+            order = self.lengths.argsort(descending=True, stable=True)
+            yield from ([Item(index) for index in batch.tolist()] for batch in order.split(self.batch_size))
+            return
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        speeds = 1 + self.speed * (2 * torch.rand(N, generator=generator) - 1)
+        lengths = self.lengths / speeds
+        pools = torch.randperm(N, generator=generator).split(self._pools(N))
+        batches = [b for pool in pools for b in pool[lengths[pool].argsort(stable=True)].split(self.batch_size)]
+        for position in torch.randperm(len(batches), generator=generator).tolist():
+            yield [Item(index, self.epoch, float(speeds[index])) for index in batches[position].tolist()]
+
+
+def collate(utterances: Sequence[Utterance]) -> Batch:
+    """Pads features with 0 and tokens with `<pad>`."""
+    features = [utterance.features for utterance in utterances]
+    tokens = [utterance.tokens for utterance in utterances]
+    return Batch(
+        torch.tensor([utterance.index for utterance in utterances]),
+        pad_sequence(features, batch_first=True),
+        torch.tensor([len(x) for x in features]),
+        pad_sequence(tokens, batch_first=True, padding_value=PAD),
+        torch.tensor([len(x) for x in tokens]),
+    )
+
+
+def make_loader(dataset: FeatureDataset, sampler: BucketSampler, workers: int, device: torch.device) -> DataLoader:
+    """Batches of `dataset` as `sampler` groups them; pinned for an asynchronous copy where the device is a GPU."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=workers > 0,
+    )

@@ -1,0 +1,102 @@
+"""Beam search over all utterances and hypotheses of a batch at once, on the device."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from decoding.greedy import SYNC_EVERY
+from decoding.recogniser import Memories, Recogniser, reorder
+from utils.vocabulary import EOS, PAD, SOS
+
+
+class Hypothesis(NamedTuple):
+    """tokens: `<eos>` left out.   score: log-probability over length to the power of the normalisation."""
+
+    tokens: list[int]
+    score: float
+
+
+class _Finished(NamedTuple):
+    """The best K finished hypotheses of each utterance, kept aside from the beam."""
+
+    scores: Tensor  # (B, K), normalised
+    tokens: Tensor  # (B, K, longest limit), padded with <pad>
+
+    def merge(self, scores: Tensor, tokens: Tensor) -> "_Finished":
+        """The best K of these and those."""
+        best, index = torch.cat([self.scores, scores], dim=1).topk(self.scores.size(1), dim=1)
+        tokens = torch.cat([self.tokens, tokens], dim=1)
+        return _Finished(best, _select(tokens, index))
+
+
+@torch.no_grad()
+def beam_search(
+    recogniser: Recogniser,
+    memories: Memories,
+    limits: Tensor,
+    beam_size: int,
+    length_normalization: float = 1.0,
+) -> list[list[Hypothesis]]:
+    """Up to `beam_size` hypotheses of each utterance, best first.
+
+    A hypothesis finishes when its `<eos>` is among the best `beam_size` continuations of its utterance; an utterance
+    is done when as many have finished, or after `limits (B,)` characters. Only where nothing has finished by then,
+    the beam itself is the result. What happens to an utterance does not depend on the others.
+    """
+    B, K, longest = limits.size(0), beam_size, int(limits.max())
+    device, impossible = limits.device, float("-inf")
+    states = recogniser.initial_state(memories, rows=K)
+    token = torch.full((B * K,), SOS, device=device)
+    scores = torch.full((B, K), impossible, device=device)
+    scores[:, 0] = 0.0  # all K start alike: the first alone may branch
+    tokens = torch.full((B, K, longest), PAD, device=device)
+    finished = _Finished(torch.full((B, K), impossible, device=device), tokens.clone())
+    count = torch.zeros(B, dtype=torch.long, device=device)
+    done = torch.zeros(B, dtype=torch.bool, device=device)
+    first_row = torch.arange(B, device=device).unsqueeze(1) * K
+
+    for step in range(longest + 1):
+        log_probs, states = recogniser.step(token, states, memories)
+        V = log_probs.size(1)
+        log_probs[:, [PAD, SOS]] = impossible
+        continuations = (scores.unsqueeze(2) + log_probs.view(B, K, V)).flatten(1)
+        # Each hypothesis has one <eos>, so among the best 2K there are K that go on.
+        best, index = continuations.topk(2 * K, dim=1)
+        parent, character = index // V, index % V
+        ends = character == EOS
+
+        over = (step >= limits) & ~done  # the limit is reached: only <eos> could still follow
+        normalised = best[:, :K] / (step + 1) ** length_normalization
+        ending = ends[:, :K] & (best[:, :K] > impossible) & ~done.unsqueeze(1)
+        finished = finished.merge(normalised.masked_fill(~ending, impossible), _select(tokens, parent[:, :K]))
+        count = count + ending.sum(1)
+        cut = (over & (count == 0)).unsqueeze(1)
+        finished = _Finished(
+            torch.where(cut, scores / max(step, 1) ** length_normalization, finished.scores),
+            torch.where(cut.unsqueeze(2), tokens, finished.tokens),
+        )
+        done = done | over | (count >= K)
+        if step == longest or ((device.type == "cpu" or step % SYNC_EVERY == SYNC_EVERY - 1) and done.all()):
+            break
+
+        scores, going_on = best.masked_fill(ends, impossible).topk(K, dim=1)
+        parent, character = parent.gather(1, going_on), character.gather(1, going_on)
+        tokens = _select(tokens, parent)
+        tokens[:, :, step] = character
+        states = reorder(states, (first_row + parent).flatten())
+        token = character.flatten()
+
+    return [
+        [
+            Hypothesis([token for token in row if token != PAD], score)
+            for row, score in zip(*utterance, strict=True)
+            if score > impossible
+        ]
+        for utterance in zip(finished.tokens.tolist(), finished.scores.tolist(), strict=True)
+    ]
+
+
+def _select(tokens: Tensor, index: Tensor) -> Tensor:
+    """`tokens (B, K, L)` at `index (B, J)`: `(B, J, L)`."""
+    return tokens.gather(1, index.unsqueeze(2).expand(-1, -1, tokens.size(2)))

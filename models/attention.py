@@ -1,0 +1,79 @@
+"""Attention: which part of the memory the Speller looks at for its next character (Chan et al. 2015, equations 6-11).
+
+Both kinds are pure functions of their inputs. `project` prepares a memory once; `forward` may then be asked for `Q`
+queries an utterance: one a step in training, one a hypothesis in beam search, without copying the memory.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.blstm import length_mask
+
+
+class Memory(NamedTuple):
+    """The Listener's output, projected once: `keys`, `values (B, H, S, A)` and `mask (B, 1, 1, S)`, True inside."""
+
+    keys: Tensor
+    values: Tensor
+    mask: Tensor
+
+
+class DotAttention(nn.Module):
+    """Scaled dot product with heads: softmax(q k / sqrt(A)) v, `A = dim / heads` (Vaswani et al. 2017)."""
+
+    def __init__(self, query_dim: int, memory_dim: int, dim: int, heads: int):
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"model.attention.dim ({dim}) must be a multiple of model.attention.heads ({heads})")
+        self.heads, self.dim = heads, dim
+        self.query = nn.Linear(query_dim, dim)
+        self.key = nn.Linear(memory_dim, dim)
+        self.value = nn.Linear(memory_dim, dim)
+
+    def project(self, memory: Tensor, lengths: Tensor) -> Memory:
+        """`memory (B, S, E)`, `lengths (B,)`."""
+        mask = length_mask(lengths, memory.size(1))[:, None, None, :]
+        return Memory(self._split(self.key(memory)), self._split(self.value(memory)), mask)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, self.dim // self.heads)).transpose(1, 2)
+
+    def energies(self, query: Tensor, keys: Tensor, previous: Tensor) -> Tensor:
+        """`query (B, H, Q, A)`, `keys (B, H, S, A)`, `previous (B, H, Q, S)` to `(B, H, Q, S)`."""
+        return query @ keys.transpose(2, 3) / query.size(3) ** 0.5
+
+    def forward(self, query: Tensor, memory: Memory, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """One look at the memory.
+
+        query: `(B, Q, query_dim)`.   previous: `(B, H, Q, S)`, the weights of the step before.
+        Returns the context `(B, Q, dim)` and the weights `(B, H, Q, S)`: float32, 0 on padding, of sum 1.
+        """
+        energies = self.energies(self._split(self.query(query)), memory.keys, previous).float()
+        weights = energies.masked_fill(~memory.mask, float("-inf")).softmax(dim=3)
+        context = weights.to(memory.values.dtype) @ memory.values
+        return context.transpose(1, 2).flatten(2), weights
+
+
+class LocationAttention(DotAttention):
+    """Location-aware additive attention: v tanh(q + k + conv(previous weights)) (Chorowski et al. 2015)."""
+
+    CHANNELS, WIDTH = 10, 31  # filters over the previous weights; 31 steps reach about half a second each way
+
+    def __init__(self, query_dim: int, memory_dim: int, dim: int, heads: int):
+        super().__init__(query_dim, memory_dim, dim, heads)
+        size = dim // heads
+        self.location = nn.Conv1d(1, self.CHANNELS, self.WIDTH, padding=self.WIDTH // 2, bias=False)
+        self.location_key = nn.Linear(self.CHANNELS, size, bias=False)
+        self.energy = nn.Parameter(torch.randn(heads, size) / size**0.5)
+
+    def energies(self, query: Tensor, keys: Tensor, previous: Tensor) -> Tensor:
+        B, H, Q, S = previous.shape
+        location = self.location(previous.reshape(B * H * Q, 1, S).to(query.dtype))  # (B H Q, CHANNELS, S)
+        location = self.location_key(location.transpose(1, 2)).view(B, H, Q, S, -1)
+        hidden = torch.tanh(query.unsqueeze(3) + keys.unsqueeze(2) + location)  # (B, H, Q, S, A)
+        return torch.einsum("bhqsa,ha->bhqs", hidden, self.energy.to(hidden.dtype))
+
+
+ATTENTION = {"dot": DotAttention, "location": LocationAttention}

@@ -1,0 +1,92 @@
+"""Recurrent layers of the Listener: BLSTM, pyramid BLSTM, and the locked dropout between them.
+
+Every layer takes and returns `(B, T, C)` tensors that are zero beyond each utterance's length, so an utterance's
+output never depends on how much padding its batch gave it.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def length_mask(lengths: Tensor, size: int) -> Tensor:
+    """`(B, size)`, True inside each length."""
+    return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
+
+
+class _ReverseWithinLengths(torch.autograd.Function):
+    """Reverses each row of `(B, T, C)` inside its own length; padding stays where it is.
+
+    The permutation is its own inverse, so the gradient takes the same gather instead of a slow scatter.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, lengths: Tensor) -> Tensor:
+        position = torch.arange(x.size(1), device=x.device)
+        last = lengths.unsqueeze(1) - 1
+        index = torch.where(position <= last, last - position, position)
+        ctx.save_for_backward(index)
+        return x.gather(1, index.unsqueeze(2).expand_as(x))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        return gradient.gather(1, index.unsqueeze(2).expand_as(gradient)), None
+
+
+def reverse_within_lengths(x: Tensor, lengths: Tensor) -> Tensor:
+    return _ReverseWithinLengths.apply(x, lengths)
+
+
+class LockedDropout(nn.Module):
+    """Dropout with one mask for all time steps of an utterance (Gal and Ghahramani 2016)."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, T, C)` to the same shape."""
+        if not self.training or self.rate == 0:
+            return x
+        keep = torch.empty(x.size(0), 1, x.size(2), dtype=x.dtype, device=x.device).bernoulli_(1 - self.rate)
+        return x * keep / (1 - self.rate)
+
+
+class BLSTM(nn.Module):
+    """One bidirectional LSTM layer, equal to `nn.LSTM` on a packed sequence without the price of packing.
+
+    The backward direction is an LSTM of its own that reads each utterance reversed inside its length: padding comes
+    last in both directions, so it cannot reach a real frame.
+    """
+
+    def __init__(self, input_dim: int, hidden: int):
+        super().__init__()
+        self.forward_lstm = nn.LSTM(input_dim, hidden, batch_first=True)
+        self.backward_lstm = nn.LSTM(input_dim, hidden, batch_first=True)
+        self.output_dim = 2 * hidden
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """`(B, T, C)` to `(B, T, 2 * hidden)`; lengths `(B,)` stay as they are."""
+        ahead, _ = self.forward_lstm(x)
+        back, _ = self.backward_lstm(reverse_within_lengths(x, lengths))
+        both = torch.cat([ahead, reverse_within_lengths(back, lengths)], dim=2)
+        return both * length_mask(lengths, x.size(1)).unsqueeze(2), lengths
+
+
+class PyramidBLSTM(nn.Module):
+    """pBLSTM (Chan et al. 2015, equation 5): a BLSTM over concatenated pairs of frames, half as many steps.
+
+    A last frame without a partner is paired with zeros.
+    """
+
+    def __init__(self, input_dim: int, hidden: int):
+        super().__init__()
+        self.blstm = BLSTM(2 * input_dim, hidden)
+        self.output_dim = self.blstm.output_dim
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """`(B, T, C)` to `(B, (T + 1) // 2, 2 * hidden)`; lengths `(B,)` to `(lengths + 1) // 2`."""
+        if x.size(1) % 2:
+            x = nn.functional.pad(x, (0, 0, 0, 1))
+        pairs = x.reshape(x.size(0), x.size(1) // 2, 2 * x.size(2))
+        return self.blstm(pairs, (lengths + 1) // 2)

@@ -1,0 +1,96 @@
+"""Listen, Attend and Spell (Chan, Jaitly, Le, Vinyals 2015, arXiv:1508.01211)."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.attention import ATTENTION, Memory
+from models.blstm import length_mask
+from models.listener import Listener
+from models.speller import Speller
+
+IGNORED = -100  # target of padding
+
+
+class Listened(NamedTuple):
+    """An utterance heard: the Speller's memory, and the CTC branch's log-probabilities where there is one."""
+
+    memory: Memory
+    ctc_log_probs: Tensor | None  # (B, S', V) float32
+    ctc_lengths: Tensor  # (B,)
+
+
+class Loss(NamedTuple):
+    total: Tensor
+    attention: Tensor  # cross entropy a character
+    ctc: Tensor  # CTC loss a character; 0 without a CTC branch
+
+
+class LAS(nn.Module):
+    """The whole model. `listener`, `attention`, `speller`: keyword arguments of the modules of those names.
+
+    ctc: whether the Listener has a CTC branch (its blank is index 0, `<pad>`).
+    """
+
+    def __init__(
+        self, feature_dim: int, vocabulary_size: int, listener: dict, attention: dict, speller: dict, ctc: bool
+    ):
+        super().__init__()
+        self.listener = Listener(feature_dim, **listener)
+        attend = dict(attention)
+        kind = ATTENTION[attend.pop("kind")]
+        self.speller = Speller(
+            vocabulary_size,
+            attention=kind(speller["hidden"], self.listener.output_dim, **attend),
+            **speller,
+        )
+        self.ctc = nn.Linear(self.listener.ctc_dim, vocabulary_size) if ctc else None
+
+    def listen(self, features: Tensor, feature_lengths: Tensor) -> Listened:
+        """`features (B, T, D)`, `feature_lengths (B,)`."""
+        heard = self.listener(features, feature_lengths)
+        ctc = None if self.ctc is None else self.ctc(heard.ctc_memory).float().log_softmax(-1)
+        memory = self.speller.attention.project(heard.memory, heard.memory_lengths)
+        return Listened(memory, ctc, heard.ctc_lengths)
+
+    def forward(
+        self, features: Tensor, feature_lengths: Tensor, tokens: Tensor, teacher_forcing_rate: float = 1.0
+    ) -> tuple[Tensor, Tensor, Listened]:
+        """Listens, then spells along `tokens (B, U)`: logits `(B, U, V)`, attention `(B, H, U, S)`, what was heard."""
+        listened = self.listen(features, feature_lengths)
+        logits, attention = self.speller(tokens, listened.memory, teacher_forcing_rate)
+        return logits, attention, listened
+
+
+def las_loss(
+    logits: Tensor,
+    listened: Listened,
+    tokens: Tensor,
+    token_lengths: Tensor,
+    ctc_weight: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> Loss:
+    """Means over characters of the batch: (1 - ctc_weight) * cross entropy + ctc_weight * CTC.
+
+    tokens: `(B, U + 1)`, `<sos>`, characters, `<eos>`, padding.   token_lengths: `(B,)`, `<sos>` and `<eos>` counted.
+    logits: `(B, U, V)`, what follows each token but the last.
+    """
+    target_lengths = token_lengths - 1
+    targets = tokens[:, 1:].masked_fill(~length_mask(target_lengths, tokens.size(1) - 1), IGNORED)
+    attention = F.cross_entropy(
+        logits.transpose(1, 2), targets, ignore_index=IGNORED, label_smoothing=label_smoothing
+    )
+    if listened.ctc_log_probs is None:
+        return Loss(attention, attention, attention.new_zeros(()))
+    ctc = F.ctc_loss(
+        listened.ctc_log_probs.transpose(0, 1),
+        tokens[:, 1:],
+        listened.ctc_lengths,
+        target_lengths - 1,  # CTC has no <eos>
+        blank=0,
+        reduction="sum",
+        zero_infinity=True,
+    )
+    ctc = ctc / target_lengths.sum()
+    return Loss((1 - ctc_weight) * attention + ctc_weight * ctc, attention, ctc)

@@ -1,0 +1,99 @@
+"""The Listener: speech features to a shorter sequence of high-level features (Chan et al. 2015, section 3.1)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from models.blstm import BLSTM, LockedDropout, PyramidBLSTM, length_mask
+
+CTC_MAX_REDUCTION = 4  # English has about 6.8 frames a character: character CTC needs a step for each of them
+
+
+class Conv(nn.Module):
+    """Conv1d over time, layer norm over channels, GELU; zero beyond each length.
+
+    Normalisation per frame (not per batch) keeps an utterance independent of its batch.
+    """
+
+    def __init__(self, input_dim: int, channels: int, kernel: int, stride: int):
+        super().__init__()
+        self.conv = nn.Conv1d(input_dim, channels, kernel, stride, padding=kernel // 2)
+        self.norm = nn.LayerNorm(channels)
+        self.stride = stride
+        self.output_dim = channels
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """`(B, T, C)` to `(B, ceil(T / stride), channels)`, lengths `(B,)` likewise."""
+        x = self.conv(x.transpose(1, 2)).transpose(1, 2)
+        x = nn.functional.gelu(self.norm(x))
+        lengths = (lengths - 1) // self.stride + 1
+        return x * length_mask(lengths, x.size(1)).unsqueeze(2), lengths
+
+
+class Heard(NamedTuple):
+    """What the Listener made of a batch: the memory to attend to, and what the CTC branch reads."""
+
+    memory: Tensor  # (B, S, E)
+    memory_lengths: Tensor  # (B,)
+    ctc_memory: Tensor  # (B, S', E'), the last layer of at most 4x time reduction
+    ctc_lengths: Tensor  # (B,)
+
+
+class Listener(nn.Module):
+    """Conv1d layers, then BLSTM layers, then pyramid BLSTM layers, locked dropout between them.
+
+    conv: one `{channels, kernel, stride}` a layer.   hidden: LSTM units per direction.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        conv: Sequence[dict],
+        blstm_layers: int,
+        pblstm_layers: int,
+        hidden: int,
+        dropout: float,
+    ):
+        super().__init__()
+        layers, strides, dim = [], [], feature_dim
+        for settings in conv:
+            layers.append(Conv(dim, **settings))
+            strides.append(settings["stride"])
+            dim = layers[-1].output_dim
+        for kind, stride, count in ((BLSTM, 1, blstm_layers), (PyramidBLSTM, 2, pblstm_layers)):
+            for _ in range(count):
+                layers.append(kind(dim, hidden))
+                strides.append(stride)
+                dim = layers[-1].output_dim
+        self.layers = nn.ModuleList(layers)
+        self.dropout = LockedDropout(dropout)
+        self.output_dim = dim
+
+        self.strides = tuple(strides)
+        self.ctc_layer, self.ctc_dim, reduction = -1, feature_dim, 1  # -1: the features themselves
+        for index, (layer, stride) in enumerate(zip(layers, strides, strict=True)):
+            reduction *= stride
+            if reduction <= CTC_MAX_REDUCTION:
+                self.ctc_layer, self.ctc_dim = index, layer.output_dim
+        self.time_reduction = reduction
+
+    def steps(self, frames: int) -> tuple[int, int]:
+        """Encoder steps and CTC steps of an utterance of that many frames."""
+        steps = ctc_steps = frames
+        for index, stride in enumerate(self.strides):
+            steps = (steps - 1) // stride + 1
+            if index == self.ctc_layer:
+                ctc_steps = steps
+        return steps, ctc_steps
+
+    def forward(self, features: Tensor, feature_lengths: Tensor) -> Heard:
+        """`features (B, T, D)`, `feature_lengths (B,)` at least 1; what lies beyond a length is never read."""
+        x, lengths = features * length_mask(feature_lengths, features.size(1)).unsqueeze(2), feature_lengths
+        ctc_memory, ctc_lengths = x, lengths
+        for index, layer in enumerate(self.layers):
+            x, lengths = layer(x, lengths)
+            x = self.dropout(x)
+            if index == self.ctc_layer:
+                ctc_memory, ctc_lengths = x, lengths
+        return Heard(x, lengths, ctc_memory, ctc_lengths)

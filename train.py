@@ -1,0 +1,397 @@
+"""Trains Listen, Attend and Spell; run again with the same run.name, it resumes.
+
+    python train.py                                          # config.yaml
+    python train.py --config configs/demo.yaml               # another file's values over config.yaml's
+    python train.py run.name=small training.epochs=20        # single keys over both
+"""
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from config import Config, command_parser, flatten, load_config, to_yaml
+from dataset import Batch, BucketSampler, Corpus, FeatureDataset, FeatureFormat, load_corpus, make_loader
+from decoding.greedy import ctc_greedy, greedy_search
+from decoding.recogniser import Recogniser, character_limits
+from models.las import LAS, las_loss
+from models.listener import Listener
+from utils.augment import Augmentation
+from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.corpus import find_partition
+from utils.device import choose_device, choose_precision
+from utils.errors import UserError, run_command
+from utils.logs import make_logger
+from utils.metrics import monotonicity, score
+from utils.schedules import learning_rate, teacher_forcing_rate
+from utils.tracking import Tracker
+from utils.visualization import AttentionMap, save_attention_maps, save_first_and_best
+from utils.vocabulary import PAD, VOCABULARY, decode
+
+ALIGNED = 0.5  # monotonicity from which a model counts as aligned
+PATIENCE = 8  # epochs without alignment before a run says so
+MAPS, PREDICTIONS = 3, 24  # dev utterances drawn, and listed in wandb, every epoch
+MAX_BAD_STEPS = 3  # losses in a row that are not finite before a run stops
+ADVICE = """not aligned after {epoch} epochs: attention does not move along the speech (monotonicity {value:.2f}).
+What usually helps, in this order: training.ctc_weight=0.3 with at most 4x time reduction (two strides of 2);
+training.teacher_forcing.start=1.0 without stages until aligned; model.attention.kind=location; a lower or higher
+training.learning_rate; augment.from_epoch after alignment; more speech. Small corpora need more epochs."""
+# A resumed run may differ from what it started as in these sections' keys, and in nothing else.
+FREE_TO_CHANGE = ("run.", "data.root", "data.dev", "data.test", "data.workers", "data.cache", "data.skip_bad")
+FREE_TO_CHANGE += ("training.epochs", "training.device", "decoding.", "wandb.", "test.")
+
+
+class Trainer:
+    """One run: what it trains, on what, and where it stands."""
+
+    def __init__(self, config: Config, say: Callable[[str], None]):
+        self.config, self.say = config, say
+        self.folder = config.run.path
+        self.settings = {**config.model.model_dump(), "ctc": config.training.ctc_weight > 0}
+        self.device = choose_device(config.training.device)
+        self.precision = choose_precision(config.training.precision, self.device)
+        last = self.folder / "last.pt"
+        resumed = load_checkpoint(last) if last.exists() else None
+        if resumed:
+            self._check_same_run(resumed["config"])
+
+        with torch.device("meta"):
+            listener = Listener(feature_dim=1, **self.settings["listener"])
+        self.train_corpus = self._load("train", config.data.train, listener, None)
+        self.dev_corpus = self._load("dev", [config.data.dev], listener, self.train_corpus.format)
+
+        torch.manual_seed(config.training.seed)
+        if resumed and resumed["features"] != vars(self.train_corpus.format):
+            found, expected = vars(self.train_corpus.format), resumed["features"]
+            raise UserError(f"data.root: found features {found}, but {last} was trained on {expected}")
+        self.model = LAS(self.train_corpus.format.dim, len(VOCABULARY), **self.settings).to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), weight_decay=config.training.weight_decay, fused=self.device.type == "cuda"
+        )
+        self.history: list[dict] = []
+        self.run_id = None
+        if resumed:
+            self.model.load_state_dict(resumed["model"])
+            self.optimizer.load_state_dict(resumed["optimizer"])
+            self.history, self.run_id = resumed["history"], resumed["wandb_run_id"]
+
+        augment = config.augment.model_dump()
+        seed = config.training.seed
+        speed = augment.pop("speed")
+        self.sampler = BucketSampler(self.train_corpus.lengths, config.training.batch_size, seed, speed)
+        dataset = FeatureDataset(self.train_corpus, Augmentation(seed, **augment))
+        self.train_loader = make_loader(dataset, self.sampler, config.data.workers, self.device)
+        dev_sampler = BucketSampler(self.dev_corpus.lengths, config.training.batch_size)
+        self.dev_loader = make_loader(FeatureDataset(self.dev_corpus), dev_sampler, 0, self.device)
+        by_length = np.argsort([len(text) for text in self.dev_corpus.texts], kind="stable")
+        self.shown = [int(by_length[round(q * (len(by_length) - 1))]) for q in np.linspace(0.3, 0.9, MAPS)]
+
+        steps, ctc_steps = (count / 1000 for count in listener.steps(1000))
+        per_character = self.train_corpus.frames_per_character
+        say(
+            f"model: {sum(p.numel() for p in self.model.parameters()):,} parameters, on {self.device}, "
+            f"{self.precision}; time reduction {listener.time_reduction}x, data has {per_character:.1f} frames a "
+            f"character: {per_character * steps:.2f} steps a character for attention"
+            + (f", {per_character * ctc_steps:.2f} for CTC" if self.settings["ctc"] else "")
+        )
+
+    def _load(
+        self, role: str, names: list[str], listener: Listener, feature_format: FeatureFormat | None
+    ) -> Corpus:
+        data = self.config.data
+        partitions = [find_partition(data.root, name) for name in names]
+        for partition in partitions:
+            if partition.transcripts is None:
+                folder = Path(data.root) / partition.name / partition.layout.transcripts
+                raise UserError(f"data.{role}: {partition.name} has no transcripts: found no folder {folder}")
+
+        def character_limit(frames: int) -> int:
+            # CTC cannot emit more characters than it has steps. Attention can, but nobody speaks so fast.
+            return listener.steps(frames)[1] if self.settings["ctc"] else frames // 2
+
+        return load_corpus(
+            partitions,
+            data.normalize,
+            feature_format=feature_format,
+            character_limit=character_limit,
+            keep=data.cache == "ram",
+            skip_bad=data.skip_bad,
+            report=self.folder / f"findings-{role}.txt",
+            say=self.say,
+        )
+
+    def _check_same_run(self, before: dict) -> None:
+        old, new = flatten(before), flatten(self.config.model_dump())
+        changed = [key for key in new if old.get(key) != new[key]]
+        fixed = [key for key in changed if not key.startswith(FREE_TO_CHANGE)]
+        if fixed:
+            lines = "\n".join(f"  {key}: was {old.get(key)!r}, is now {new[key]!r}" for key in fixed)
+            raise UserError(
+                f"{self.folder} was trained with other settings:\n{lines}\n"
+                f"Choose another run.name, or remove {self.folder} to start over."
+            )
+        if changed:
+            self.say("changed since: " + ", ".join(f"{key} {old.get(key)!r} -> {new[key]!r}" for key in changed))
+
+    # ------------------------------------------------------------------------------------------------------- training
+
+    def fit(self) -> None:
+        """Trains from where the run stands to `training.epochs`; after each epoch measures, draws, saves, logs."""
+        config = self.config
+        epochs, done = config.training.epochs, len(self.history)
+        if done >= epochs:
+            self.say(f"{self.folder}: all {epochs} epochs are done; training.epochs=N with a higher N goes on")
+            return
+        if done:
+            self.say(f"resuming {self.folder} after epoch {done}")
+        tracker = Tracker(
+            config.wandb.mode,
+            config.wandb.project,
+            config.run.name,
+            self.folder,
+            config.model_dump(),
+            self.run_id,
+            self.say,
+        )
+        self.run_id = tracker.run_id or self.run_id
+        for epoch in range(done + 1, epochs + 1):
+            start = time.perf_counter()
+            train = self._train_epoch(epoch)
+            dev, maps, predictions = self._evaluate()
+            row = {"epoch": epoch, **train, **dev, "seconds": time.perf_counter() - start}
+            best_before = min((past["dev_distance"] for past in self.history), default=float("inf"))
+            is_best = row["dev_distance"] < best_before
+            self.history.append(row)
+            picture = self._draw(epoch, maps, row, is_best)
+            self._save(is_best)
+            best = row if is_best else min(self.history, key=lambda past: past["dev_distance"])
+            tracker.log(
+                epoch, row, picture, predictions, {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]}
+            )
+            self._summarise(row, is_best)
+        tracker.finish()
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
+        training, device = self.config.training, self.device
+        forcing = teacher_forcing_rate(epoch, **training.teacher_forcing.model_dump())
+        distances = [row["dev_distance"] for row in self.history]
+        self.model.train()
+        self.sampler.epoch = epoch
+        steps = len(self.train_loader)
+        totals = torch.zeros(4, dtype=torch.float64, device=device)  # loss, attention, ctc, gradient norm
+        characters = utterances = bad = 0
+        waiting, start = 0.0, time.perf_counter()
+        batches = iter(self.train_loader)
+        progress = tqdm(range(steps), f"epoch {epoch}/{training.epochs}", unit="batch", leave=False)
+        for index in progress:
+            asked = time.perf_counter()
+            batch: Batch = next(batches).to(device)
+            waiting += time.perf_counter() - asked
+
+            step = (epoch - 1) * steps + index
+            rate = learning_rate(
+                step,
+                steps,
+                training.epochs,
+                training.learning_rate,
+                training.schedule,
+                training.warmup_epochs,
+                distances,
+                training.plateau_patience,
+            )
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            # All randomness of a step is a function of the seed and the step: a resumed run draws the same.
+            torch.manual_seed(training.seed * 1_000_003 + step)
+            loss, norm = self._train_step(batch, forcing)
+            finite = torch.isfinite(norm)
+            bad = 0 if finite else bad + 1
+            if bad:
+                names = ", ".join(self.train_corpus.paths[i].stem for i in batch.indices.tolist())
+                self.say(f"epoch {epoch}: skipped a batch whose gradient is not finite: {names}")
+                if bad == MAX_BAD_STEPS:
+                    raise UserError(
+                        f"{MAX_BAD_STEPS} batches in a row gave no finite gradient. {self.folder / 'last.pt'} holds the "
+                        "epoch before; a lower training.learning_rate or training.clip_norm usually helps"
+                    )
+                continue
+            count = int(batch.token_lengths.sum()) - len(batch.token_lengths)
+            totals += torch.stack([*(value.detach() * count for value in loss), norm * count])
+            characters += count
+            utterances += len(batch.indices)
+            if index % 10 == 0 or index == steps - 1:
+                elapsed = time.perf_counter() - start
+                progress.set_postfix_str(
+                    f"loss {float(totals[0]) / characters:.3f}, distance {distances[-1] if distances else float('nan'):.2f}, "
+                    f"lr {rate:.1e}, tf {forcing:.2f}, |g| {float(norm):.2f}, "
+                    f"{utterances / elapsed:.1f} utt/s, waiting {waiting / elapsed:.0%}"
+                )
+        elapsed = time.perf_counter() - start
+        means = (totals / max(1, characters)).tolist()
+        names = ("train_loss", "train_attention_loss", "train_ctc_loss", "gradient_norm")
+        return {
+            **dict(zip(names, means, strict=True)),
+            "learning_rate": rate,
+            "teacher_forcing_rate": forcing,
+            "utterances_per_second": utterances / elapsed,
+            "data_wait": waiting / elapsed,
+        }
+
+    def _train_step(self, batch: Batch, forcing: float):
+        """Forward, backward, update; returns the losses and the gradient norm (the update is left out if not finite)."""
+        training = self.config.training
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits, _, listened = self.model(
+                batch.features, batch.feature_lengths, batch.tokens[:, :-1], forcing
+            )
+        loss = las_loss(
+            logits, listened, batch.tokens, batch.token_lengths, training.ctc_weight, training.label_smoothing
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        return loss, norm
+
+    # ------------------------------------------------------------------------------------------------------ evaluation
+
+    @torch.no_grad()
+    def _evaluate(self) -> tuple[dict[str, float], list[AttentionMap], list[tuple]]:
+        """Dev metrics, attention maps along the true transcripts, and (id, reference, hypothesis, distance) rows."""
+        corpus, device = self.dev_corpus, self.device
+        recogniser = Recogniser([self.model])
+        texts, ctc_texts, diagonal = [""] * len(corpus), [""] * len(corpus), []
+        maps: dict[int, AttentionMap] = {}
+        loss_sum = characters = 0.0
+        for batch in tqdm(self.dev_loader, "dev", unit="batch", leave=False):
+            batch = batch.to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                logits, attention, listened = self.model(
+                    batch.features, batch.feature_lengths, batch.tokens[:, :-1]
+                )
+                memories, limits = (listened.memory,), character_limits(batch.feature_lengths)
+                spelled = greedy_search(recogniser, memories, limits)
+            count = int(batch.token_lengths.sum()) - len(batch.token_lengths)
+            loss_sum += float(las_loss(logits, listened, batch.tokens, batch.token_lengths).attention) * count
+            characters += count
+            heard = [spelled]
+            if listened.ctc_log_probs is not None:
+                heard.append(ctc_greedy(listened.ctc_log_probs, listened.ctc_lengths))
+            steps = listened.memory.mask[:, 0, 0].sum(1).tolist()
+            for row, index in enumerate(batch.indices.tolist()):
+                for store, hypotheses in zip((texts, ctc_texts), heard, strict=False):
+                    store[index] = decode(hypotheses[row])
+                weights = self._map_of(attention[row], len(corpus.texts[index]) + 1, steps[row])
+                diagonal.append(monotonicity(weights, steps[row]))
+                if index in self.shown:
+                    labels = [*corpus.texts[index], "<eos>"]
+                    seconds = corpus.lengths[index] / 100
+                    maps[index] = AttentionMap(corpus.paths[index].stem, labels, weights.numpy(), seconds)
+
+        result = score(corpus.texts, texts)
+        metrics = {
+            "dev_loss": loss_sum / characters,
+            "dev_distance": result.distance,
+            "dev_cer": result.cer,
+            "dev_wer": result.wer,
+            "dev_monotonicity": sum(diagonal) / len(diagonal),
+        }
+        if self.settings["ctc"]:
+            metrics["dev_ctc_distance"] = score(corpus.texts, ctc_texts).distance
+        listed = range(min(PREDICTIONS, len(corpus)))
+        rows = [
+            (corpus.paths[i].stem, corpus.texts[i], texts[i], round(score([corpus.texts[i]], [texts[i]]).distance))
+            for i in listed
+        ]
+        return metrics, [maps[index] for index in dict.fromkeys(self.shown)], rows
+
+    @staticmethod
+    def _map_of(attention: Tensor, characters: int, steps: int) -> Tensor:
+        """`(H, U, S)` of a padded batch to the utterance's own `(U, S)`, heads averaged."""
+        return attention[:, :characters, :steps].mean(0).float().cpu()
+
+    def _draw(self, epoch: int, maps: list[AttentionMap], row: dict, is_best: bool) -> Path:
+        folder = self.folder / "attention"
+        folder.mkdir(exist_ok=True)
+        picture = folder / f"epoch-{epoch:03d}.png"
+        title = f"epoch {epoch}: distance {row['dev_distance']:.2f}, monotonicity {row['dev_monotonicity']:.2f}"
+        save_attention_maps(picture, maps, title)
+        middle, first = maps[len(maps) // 2], folder / "first-epoch.npz"
+        if epoch == 1:
+            np.savez_compressed(first, weights=middle.weights, distance=row["dev_distance"])
+        if is_best and first.exists():
+            with np.load(first, allow_pickle=False) as kept:
+                before = AttentionMap(middle.utterance, middle.characters, kept["weights"], middle.seconds)
+                titles = (f"epoch 1, distance {float(kept['distance']):.2f}", f"epoch {epoch}, distance {row['dev_distance']:.2f}")
+            save_first_and_best(folder / "first-and-best.png", before, middle, titles)
+        return picture
+
+    # --------------------------------------------------------------------------------------------------------- keeping
+
+    def _save(self, is_best: bool) -> None:
+        checkpoint = {
+            "model": self.model.state_dict(),
+            "model_settings": self.settings,
+            "features": vars(self.train_corpus.format),
+            "vocabulary": list(VOCABULARY),
+            "epoch": len(self.history),
+            "history": self.history,
+            "config": self.config.model_dump(),
+            "environment": environment(self.device),
+            "wandb_run_id": self.run_id,
+        }
+        if is_best:
+            save_checkpoint(self.folder / "best.pt", checkpoint)
+        save_checkpoint(self.folder / "last.pt", {**checkpoint, "optimizer": self.optimizer.state_dict()})
+        beside = self.folder / "metrics.csv.tmp"
+        pd.DataFrame(self.history).to_csv(beside, index=False, float_format="%.6g")
+        os.replace(beside, self.folder / "metrics.csv")
+
+    def _summarise(self, row: dict, is_best: bool) -> None:
+        ctc = f" (CTC alone {row['dev_ctc_distance']:.2f})" if "dev_ctc_distance" in row else ""
+        self.say(
+            f"epoch {row['epoch']:3d}: train loss {row['train_loss']:.3f}, dev loss {row['dev_loss']:.3f}, "
+            f"distance {row['dev_distance']:.2f}{ctc}, CER {row['dev_cer']:.1%}, monotonicity "
+            f"{row['dev_monotonicity']:.2f}, {row['seconds']:.0f} s{', best' if is_best else ''}"
+        )
+        if row["epoch"] % PATIENCE == 0 and row["dev_monotonicity"] < ALIGNED:
+            self.say(ADVICE.format(epoch=row["epoch"], value=row["dev_monotonicity"]))
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """What a result may depend on: versions, device, git commit."""
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
+        ).stdout.strip()
+    except OSError:
+        commit = ""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {"python": platform.python_version(), "torch": torch.__version__, "device": name, "commit": commit or "none"}
+
+
+def main() -> None:
+    args = command_parser(__doc__).parse_intermixed_args()
+    config = load_config(args.config, args.overrides)
+    folder = config.run.path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        logger = make_logger(folder / "train.log")
+    except OSError as error:
+        raise UserError(f"run.dir: cannot write into {folder} ({error})") from None
+    trainer = Trainer(config, logger.info)
+    (folder / "config.yaml").write_text(to_yaml(config.model_dump()), encoding="utf-8")
+    trainer.fit()
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,174 @@
+"""Where the competition's files lie, and how one of them is read: the layouts of the semesters, as they were found.
+
+A partition is a folder of feature files and, except for the test set, a folder of transcripts of the same names.
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.errors import UserError
+from utils.vocabulary import CHARACTERS
+
+DOWNLOAD = """\
+To get the competition's data (kaggle.com account with the competition joined, API token in place):
+    pip install kaggle
+    kaggle competitions download -c attention-based-speech-recognition
+    unzip -q attention-based-speech-recognition.zip -d ./data
+and set data.root to the folder that holds train-clean-100 (as unzipped: data/11-785-f23-hw4p2).
+`make demo` needs no data: it makes its own synthetic speech."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a semester names its folders and its submission's columns."""
+
+    semester: str
+    features: str
+    transcripts: str
+    header: str = "index,label"
+
+
+LAYOUTS = (
+    Layout("F23", "mfcc", "transcripts"),
+    Layout("F22", "mfcc", "transcript/raw", "id,label"),
+    Layout("S22", "mfcc", "transcript", "id,label"),
+    Layout("F24", "fbank", "text"),
+)
+
+
+class BadFile(Exception):  # noqa: N818 - it is a finding, and most are collected, not raised
+    """A file that cannot be used: what was found, what was expected."""
+
+    def __init__(self, found: str, expected: str):
+        super().__init__(f"found {found}, expected {expected}")
+        self.found, self.expected = found, expected
+
+
+@dataclass(frozen=True)
+class Partition:
+    """The files of one partition, features in the competition's order: sorted file names.
+
+    transcripts: path for each feature file (it may not exist), or None for a partition without transcripts.
+    orphans: transcripts that have no features.
+    """
+
+    name: str
+    layout: Layout
+    features: tuple[Path, ...]
+    transcripts: tuple[Path, ...] | None
+    orphans: tuple[Path, ...] = ()
+
+
+def detect_layout(root: Path) -> Layout:
+    """The layout of a data root, from its first partition with transcripts. Raises UserError where there is none."""
+    if not root.is_dir():
+        raise UserError(f"data.root: found no folder {root}.\n{DOWNLOAD}")
+    partitions = sorted(folder for folder in root.iterdir() if folder.is_dir())
+    for wanted in ("transcripts", "features"):
+        for layout in LAYOUTS:
+            if any((folder / getattr(layout, wanted)).is_dir() for folder in partitions):
+                return layout
+    expected = " or ".join(f"PARTITION/{layout.features}" for layout in (LAYOUTS[0], LAYOUTS[-1]))
+    found = ", ".join(folder.name for folder in partitions[:8]) or "no folder"
+    raise UserError(f"data.root: {root}: found {found}, expected folders {expected}.\n{DOWNLOAD}")
+
+
+def find_partition(root: str | Path, name: str) -> Partition:
+    """The files of partition `name` under `root`. Raises UserError that says what is there instead."""
+    root = Path(root)
+    layout = detect_layout(root)
+    features_dir = root / name / layout.features
+    if not features_dir.is_dir():
+        there = ", ".join(sorted(path.parent.name for path in root.glob(f"*/{layout.features}"))) or "none"
+        raise UserError(f"{features_dir}: found no such folder; partitions that are there: {there}")
+    names = sorted(path.name for path in features_dir.glob("*.npy"))
+    if not names:
+        raise UserError(f"{features_dir}: found no .npy file, expected one an utterance")
+    transcripts_dir = root / name / layout.transcripts
+    if not transcripts_dir.is_dir():
+        names = _test_order(root / name, names)
+        return Partition(name, layout, tuple(features_dir / file for file in names), None)
+    orphans = sorted({path.name for path in transcripts_dir.glob("*.npy")} - set(names))
+    return Partition(
+        name,
+        layout,
+        tuple(features_dir / file for file in names),
+        tuple(transcripts_dir / file for file in names),
+        tuple(transcripts_dir / file for file in orphans),
+    )
+
+
+def _test_order(folder: Path, names: list[str]) -> list[str]:
+    """S22 ships the submission's row order in `test_order.csv`, column `file`; elsewhere it is sorted order."""
+    path = folder / "test_order.csv"
+    if not path.exists():
+        return names
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or "file" not in rows[0]:
+        raise UserError(f"{path}: found no column 'file', expected the test files in the submission's order")
+    order = [row["file"] if row["file"].endswith(".npy") else f"{row['file']}.npy" for row in rows]
+    if sorted(order) != names:
+        differ = ", ".join(sorted(set(order) ^ set(names))[:5]) or "a file named twice"
+        raise UserError(f"{path}: its files are not those of {folder / 'mfcc'}: {differ}")
+    return order
+
+
+def _load(path: Path) -> np.ndarray:
+    """One .npy array. Nothing is unpickled, and no more memory is taken than the file has bytes."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise BadFile("no file", "one of the same name as its pair") from None
+    except EOFError:
+        raise BadFile("an empty file", "a .npy array") from None
+    except (ValueError, OSError, SyntaxError, TypeError, KeyError, OverflowError, MemoryError) as error:
+        reason = " ".join(str(error).split())
+        if "Python objects" in reason or "object arrays" in reason:
+            raise BadFile("an object array (pickled)", "a plain array; pickles can run code and are not read") from None
+        if "pickled data" in reason or "magic" in reason:
+            raise BadFile("something that is not a .npy file", "a .npy array") from None
+        if "mmap length" in reason or "memory map" in reason:
+            raise BadFile("a truncated file", "as many bytes as its header promises") from None
+        raise BadFile(f"an unreadable file ({reason[:100]})", "a .npy array") from None
+    if not isinstance(array, np.ndarray):
+        raise BadFile("a .npz archive", "a .npy array")
+    return array
+
+
+def read_features(path: Path) -> np.ndarray:
+    """A feature file as it is stored: 2-D, float32. Raises BadFile."""
+    array = _load(path)
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise BadFile(f"a {array.ndim}-D array of {array.dtype}", "a 2-D array of numbers, frames by dimensions")
+    if array.size == 0:
+        raise BadFile(f"an empty array {array.shape}", "at least one frame")
+    return np.array(array, dtype=np.float32)
+
+
+def read_transcript(path: Path) -> str:
+    """A transcript file as text, `<sos>` and `<eos>` taken off where they are. Raises BadFile."""
+    array = _load(path)
+    if array.ndim != 1 or array.dtype.kind != "U":
+        raise BadFile(f"a {array.ndim}-D array of {array.dtype}", "a 1-D array of text, one token an element")
+    tokens = array.tolist()
+    if tokens and tokens[0] == "<sos>":
+        tokens = tokens[1:]
+    if tokens and tokens[-1] == "<eos>":
+        tokens = tokens[:-1]
+    unknown = sorted({token for token in tokens if len(token) != 1 or token not in CHARACTERS})
+    if unknown:
+        shown = ", ".join(repr(token) for token in unknown[:8])
+        raise BadFile(f"outside the vocabulary: {shown}", "<sos>, A-Z, ', space, <eos>, in upper case")
+    if not tokens:
+        raise BadFile("an empty transcript", "at least one character")
+    return "".join(tokens)
+
+
+def has_boundaries(path: Path) -> bool:
+    """Whether a (readable) transcript is stored with `<sos>` and `<eos>`."""
+    array = _load(path)
+    return array.size > 0 and str(array.reshape(-1)[0]) == "<sos>"

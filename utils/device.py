@@ -1,0 +1,19 @@
+"""Which device and which precision a command uses."""
+
+import torch
+
+from utils.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one. Raises UserError for `cuda` where there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("training.device: found cuda, but this machine has no CUDA device; expected auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """`auto` is bf16 on a GPU that has it, else float32."""
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"

@@ -1,0 +1,20 @@
+"""The one exception for everything a user can put right."""
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Bad input. The message names the file or key, what was found, what was expected and what to do."""
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Runs a command's `main`; a `UserError` becomes one message and exit code 2, Ctrl-C exit code 130."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)

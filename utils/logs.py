@@ -1,0 +1,27 @@
+"""What a run says: on screen, and in its train.log."""
+
+import logging
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+class _BesideProgressBar(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def make_logger(path: Path | None = None) -> logging.Logger:
+    """A logger to the screen, and appending to the file `path` with the time of day."""
+    logger = logging.getLogger("las")
+    logger.handlers.clear()
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(_BesideProgressBar())
+    if path is not None:
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+        logger.addHandler(file)
+    return logger

@@ -1,0 +1,55 @@
+"""Learning rate and teacher forcing rate, as functions of where training stands: nothing to store, nothing to resume."""
+
+import math
+from collections.abc import Sequence
+
+
+def teacher_forcing_rate(epoch: int, start: float, stages: Sequence[dict]) -> float:
+    """Rate in `epoch` (from 1): `start`, then times a stage's `factor` each epoch from its `from_epoch` on.
+
+    A stage lasts until the next begins; its decay stops at its `floor`.
+    """
+    rate = start
+    stages = sorted(stages, key=lambda stage: stage["from_epoch"])
+    for now in range(1, epoch + 1):
+        current = [stage for stage in stages if stage["from_epoch"] <= now]
+        if current:
+            rate = max(rate * current[-1]["factor"], min(rate, current[-1]["floor"]))
+    return rate
+
+
+def learning_rate(
+    step: int,
+    steps_per_epoch: int,
+    epochs: int,
+    peak: float,
+    schedule: str,
+    warmup_epochs: float,
+    distances: Sequence[float] = (),
+    patience: int = 1,
+) -> float:
+    """Rate of optimiser step `step` (from 0).
+
+    Linear rise over the warm-up, then `cosine` down to 1 % of the peak, `plateau` (halved after every `patience`
+    epochs in which none of the dev `distances` so far was better than the best before), or `constant`.
+    """
+    warmup = warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    if schedule == "cosine":
+        done = (step - warmup) / max(1.0, epochs * steps_per_epoch - warmup)
+        return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    if schedule == "plateau":
+        return peak * 0.5 ** _plateaus(distances, patience)
+    return peak
+
+
+def _plateaus(distances: Sequence[float], patience: int) -> int:
+    """How many times `patience` epochs went by without a new best."""
+    best, waited, plateaus = math.inf, 0, 0
+    for distance in distances:
+        waited = 0 if distance < best else waited + 1
+        best = min(best, distance)
+        if waited == patience:
+            waited, plateaus = 0, plateaus + 1
+    return plateaus

@@ -1,0 +1,63 @@
+"""Pictures of attention: characters down, seconds across. A model that reads along shows a diagonal."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+INCHES_PER_CHARACTER = 0.115
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """weights: `(U, S)`, heads averaged.   characters: what was spelled at each of the U steps, `<eos>` last."""
+
+    utterance: str
+    characters: Sequence[str]
+    weights: np.ndarray
+    seconds: float
+
+
+def _draw(axes, attention: AttentionMap, title: str) -> None:
+    U = len(attention.characters)
+    axes.imshow(
+        attention.weights,
+        aspect="auto",
+        interpolation="nearest",
+        cmap="magma",
+        vmin=0,
+        extent=(0, attention.seconds, U - 0.5, -0.5),
+    )
+    labels = [{" ": "␣"}.get(character, character) for character in attention.characters]
+    axes.set_yticks(range(U), labels, fontsize=7, family="monospace")
+    axes.tick_params(axis="y", length=0, pad=2)
+    axes.set_xlabel("seconds")
+    axes.set_title(title, fontsize=9)
+
+
+def _figure(panels: int, characters: int) -> tuple[Figure, Sequence]:
+    height = min(max(3.0, characters * INCHES_PER_CHARACTER + 1.0), 24.0)
+    figure = Figure(figsize=(4.8 * panels, height), dpi=100, layout="constrained")
+    return figure, figure.subplots(1, panels, squeeze=False)[0]
+
+
+def save_attention_maps(path: Path, maps: Sequence[AttentionMap], title: str) -> None:
+    """One panel an utterance, side by side, as PNG."""
+    figure, axes = _figure(len(maps), max(len(attention.characters) for attention in maps))
+    for panel, attention in zip(axes, maps, strict=True):
+        _draw(panel, attention, attention.utterance)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path)
+
+
+def save_first_and_best(
+    path: Path, first: AttentionMap, best: AttentionMap, titles: tuple[str, str]
+) -> None:
+    """The same utterance after the first epoch and after the best one, as PNG."""
+    figure, axes = _figure(2, len(best.characters))
+    for panel, attention, title in zip(axes, (first, best), titles, strict=True):
+        _draw(panel, attention, title)
+    figure.suptitle(best.utterance, fontsize=10)
+    figure.savefig(path)
