@@ -116,7 +116,7 @@ def load_corpus(
 
     with ThreadPoolExecutor(READERS) as pool:
         reading = pool.map(read, range(len(features)))
-        records = list(tqdm(reading, f"checking {name}", len(features), unit="file", leave=False))
+        records = list(tqdm(reading, f"checking {name}", len(features), unit="file", leave=False, disable=None))
 
     shapes = [record.shape for record in records if record.shape]
     if feature_format is None and shapes:

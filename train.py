@@ -190,7 +190,7 @@ class Trainer:
         characters = utterances = bad = 0
         waiting, start = 0.0, time.perf_counter()
         batches = iter(self.train_loader)
-        progress = tqdm(range(steps), f"epoch {epoch}/{training.epochs}", unit="batch", leave=False)
+        progress = tqdm(range(steps), f"epoch {epoch}/{training.epochs}", unit="batch", leave=False, disable=None)
         for index in progress:
             asked = time.perf_counter()
             batch: Batch = next(batches).to(device)
@@ -272,7 +272,7 @@ class Trainer:
         texts, ctc_texts, diagonal = [""] * len(corpus), [""] * len(corpus), []
         maps: dict[int, AttentionMap] = {}
         loss_sum = characters = 0.0
-        for batch in tqdm(self.dev_loader, "dev", unit="batch", leave=False):
+        for batch in tqdm(self.dev_loader, "dev", unit="batch", leave=False, disable=None):
             batch = batch.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 logits, attention, listened = self.model(

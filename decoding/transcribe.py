@@ -32,7 +32,7 @@ def transcribe(
     texts = [""] * len(corpus)
     sampler = BucketSampler(corpus.lengths, batch_size)
     loader = make_loader(FeatureDataset(corpus), sampler, workers=0, device=device)
-    with tqdm(total=len(corpus), desc="decoding", unit="utt", leave=False) as progress:
+    with tqdm(total=len(corpus), desc="decoding", unit="utt", leave=False, disable=None) as progress:
         for batch in loader:
             batch = batch.to(device)
             memories = recogniser.listen(batch.features, batch.feature_lengths)

@@ -1,0 +1,182 @@
+"""Makes a corpus of synthetic speech in the Kaggle layout, so that everything can be tried without any data.
+
+    python -m corpora.demo data/demo
+
+The eSpeak NG synthesiser (inside the `espeakng-loader` wheel, called in-process) reads sentences of a small grammar in
+many voices, rates and pitches; features are the competition's (28 log mel bands, 25 ms windows, 10 ms hop). Voices and
+sentences of `dev` and `test` are not in `train`. It is for trying the program out: results on it say nothing about
+real speech.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchaudio
+from tqdm import tqdm
+
+from utils.errors import UserError, run_command
+
+SIZES = {"train": 2000, "dev": 100, "test": 100}
+SEED = 11785
+SAMPLE_RATE, MEL_BANDS, WINDOW, HOP = 16_000, 28, 400, 160  # 25 ms and 10 ms
+
+ACCENTS = ("en-us", "en-us-nyc", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbcwmd", "en-029")
+VOICES = {  # eSpeak NG's voice variants: each is a speaker
+    "train": (
+        "adam Alex Alicia announcer antonio aunty belinda benjamin boris caleb david Denis Diogo ed edward f1 f2 f4 "
+        "Gene grandma grandpa gustave Henrique Hugo ian iven john klatt klatt2 klatt4 Lee linda m1 m2 m4 m5 m7 marcelo "
+        "Marco max Michael michel miguel Mike norbert pablo paul pedro quincy rob sandro steph travis zac"
+    ).split(),
+    "dev": "f3 m3 robert steph2 victor Annie Mario m8".split(),
+    "test": "f5 m6 shelby Andrea steph3 Gene2 Jacky iven3".split(),
+}
+
+# Sentences: each {name} is filled from the list of that name; an underscore stands for a space.
+TEMPLATES = """
+the {adjective} {noun} {past} {preposition} the {noun}
+the {person} {past} {preposition} the {adjective} {noun}
+{person}'s {noun} is {adjective} and {adjective}
+my {relative} {likes} the {adjective} {noun} {preposition} the {noun}
+please {do} the {noun} {preposition} the {noun}
+don't {do} the {adjective} {noun} {when}
+we {saw} {number} {nouns} {when}
+there are {number} {adjective} {nouns} {preposition} the {noun}
+she {saw} {number} {nouns} {preposition} the {place}
+it's {number} minutes past {hour} {when}
+can you {do} the {noun} {when}
+i'll {do} {number} {nouns} {when}
+why did the {person} {do} the {noun}
+where is the {adjective} {noun} of my {relative}
+the {nouns} of the {place} are {adjective}
+they {saw} a {person} {preposition} the {place} {when}
+he isn't {adjective} but {adjective}
+what a {adjective} {noun} the {person} {saw} {when}
+the {relative} of the {person} {past} to the {place}
+on {day} my {relative} {past} to the {place}
+"""
+WORDS = {
+    "adjective": "quick brown lazy small happy green yellow quiet heavy empty golden broken clever frozen gentle "
+    "hungry large narrow orange proud rough sharp thick useful warm young zealous extra",
+    "noun": "fox dog box river table window garden horse bottle kitchen letter mirror pencil basket candle blanket "
+    "engine flower guitar hammer island jacket lantern napkin ocean pocket question rocket saddle ticket umbrella "
+    "violin wagon zipper journal vehicle",
+    "nouns": "apples books birds coins doors eggs fish gloves houses jewels keys lamps maps nuts oranges plates queens "
+    "rings ships trees vases wheels boxes zebras",
+    "person": "teacher farmer doctor soldier painter baker judge pilot sailor singer writer lawyer child king queen "
+    "stranger neighbour captain",
+    "relative": "mother father sister brother uncle cousin daughter grandson",
+    "place": "village station harbour market school forest bridge castle museum valley airport church",
+    "past": "jumped walked looked waited climbed slept turned danced laughed worked arrived vanished",
+    "likes": "likes wants needs loves fixed washed carried",
+    "do": "move open close carry find wash fix bring hide draw sell expect",
+    "saw": "saw found bought lost sold counted followed noticed",
+    "preposition": "over under behind near beside across against inside above around",
+    "number": "two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty",
+    "hour": "one two three four five six seven eight nine ten eleven",
+    "day": "monday tuesday wednesday thursday friday saturday sunday",
+    "when": "today tomorrow yesterday tonight this_morning this_evening last_week next_year in_the_morning at_noon",
+}
+
+
+def make_sentences(count: int, generator: random.Random, seen: set[str]) -> list[str]:
+    """`count` sentences, lower case, none of them in `seen`, to which they are added."""
+    templates, sentences = TEMPLATES.strip().splitlines(), []
+    while len(sentences) < count:
+        sentence = generator.choice(templates)
+        for name, words in WORDS.items():
+            while f"{{{name}}}" in sentence:
+                word = generator.choice(words.split()).replace("_", " ")
+                sentence = sentence.replace(f"{{{name}}}", word, 1)
+        if sentence not in seen:
+            seen.add(sentence)
+            sentences.append(sentence)
+    return sentences
+
+
+class Synthesiser:
+    """eSpeak NG through ctypes. One to a process: the library keeps its state in globals."""
+
+    SYNCHRONOUS, UTF8 = 1, 1  # constants of speak_lib.h
+    RATE, PITCH, RANGE = 1, 3, 4
+
+    def __init__(self):
+        try:
+            import espeakng_loader
+
+            self.library = ctypes.CDLL(espeakng_loader.get_library_path())
+            data = os.fsencode(Path(espeakng_loader.get_data_path()).parent)
+        except (ImportError, OSError) as error:
+            raise UserError(f"the demo's voice cannot be loaded ({error}): pip install -r requirements.txt") from None
+        self.sample_rate = self.library.espeak_Initialize(self.SYNCHRONOUS, 0, data, 0)
+        if self.sample_rate <= 0:
+            raise UserError(f"eSpeak NG did not start with its data in {os.fsdecode(data)}; reinstall espeakng-loader")
+        self._chunks: list[np.ndarray] = []
+        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+        self._callback = kind(self._receive)  # kept: the library holds only its address
+        self.library.espeak_SetSynthCallback(self._callback)
+
+    def _receive(self, samples, count: int, _events) -> int:
+        if samples and count > 0:
+            self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0
+
+    def speak(self, text: str, voice: str, rate: int, pitch: int, pitch_range: int) -> np.ndarray:
+        """Mono samples in -1..1 at `sample_rate`. rate: words a minute.   pitch, pitch_range: 0 to 99."""
+        if self.library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise UserError(f"eSpeak NG has no voice {voice!r}: the version in requirements.txt has")
+        for parameter, value in ((self.RATE, rate), (self.PITCH, pitch), (self.RANGE, pitch_range)):
+            self.library.espeak_SetParameter(parameter, value, 0)
+        self._chunks.clear()
+        encoded = text.encode()
+        self.library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, self.UTF8, None, None)
+        self.library.espeak_Synchronize()
+        return np.concatenate(self._chunks).astype(np.float32) / 32768
+
+
+def make_corpus(root: Path, sizes: dict[str, int] = SIZES, seed: int = SEED) -> None:
+    """Partitions `train`, `dev` and `test` under `root`, in the layout of F23."""
+    made = root / "made.json"
+    recipe = {"seed": seed, "sizes": sizes}
+    if made.exists() and json.loads(made.read_text(encoding="utf-8")) == recipe:
+        print(f"{root}: the synthetic corpus is there already")
+        return
+    generator, synthesiser, seen = random.Random(seed), Synthesiser(), set()
+    mel = torchaudio.transforms.MelSpectrogram(SAMPLE_RATE, n_fft=WINDOW, hop_length=HOP, n_mels=MEL_BANDS)
+    resample = torchaudio.transforms.Resample(synthesiser.sample_rate, SAMPLE_RATE)
+    for name, size in sizes.items():
+        folders = root / name / "mfcc", root / name / "transcripts"
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        voices = VOICES[name]
+        for number, sentence in enumerate(tqdm(make_sentences(size, generator, seen), f"speaking {name}", leave=False, disable=None)):
+            speaker = number % len(voices)
+            voice = f"{generator.choice(ACCENTS)}+{voices[speaker]}"
+            speech = synthesiser.speak(
+                sentence, voice, generator.randint(140, 210), generator.randint(35, 65), generator.randint(30, 70)
+            )
+            energies = mel(resample(torch.from_numpy(speech)))
+            features = torch.log(energies + 1e-6).T.contiguous().numpy()  # (T, 28)
+            tokens = np.array(["<sos>", *sentence.upper(), "<eos>"])
+            file = f"{list(VOICES).index(name) * 100 + speaker:03d}-{number:05d}.npy"
+            for folder, array in zip(folders, (features, tokens), strict=True):
+                np.save(folder / file, array)
+    made.write_text(json.dumps(recipe), encoding="utf-8")
+    print(f"{root}: synthetic speech, {', '.join(f'{size} utterances for {name}' for name, size in sizes.items())}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, metavar="OUT", help="folder to make the corpus in: data/demo")
+    make_corpus(parser.parse_args().root)
+
+
+if __name__ == "__main__":
+    run_command(main)

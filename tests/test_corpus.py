@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+
+from dataset import load_corpus
+from tests.conftest import write_utterance
+from utils.corpus import BadFile, find_partition, read_features, read_transcript
+from utils.errors import UserError
+
+
+def describe(root, partition: str) -> str:
+    said = []
+    load_corpus([find_partition(root, partition)], "mean", say=said.append)
+    return said[-1]
+
+
+def write(root, partition, features_dir, transcripts_dir, features, tokens, names=("b", "a", "c")):
+    for name, length in zip(names, (20, 30, 40), strict=False):
+        for folder, array in ((features_dir, features(length)), (transcripts_dir, np.array(tokens))):
+            if folder:
+                path = root / partition / folder / f"{name}.npy"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.save(path, array)
+
+
+BOUNDED, BARE = ["<sos>", "H", "I", "<eos>"], ["H", "I"]
+
+
+@pytest.mark.parametrize(
+    ("features_dir", "transcripts_dir", "shape", "tokens", "words"),
+    [
+        ("mfcc", "transcripts", lambda T: (T, 28), BOUNDED, "found: F23 layout, 28-dim mfcc, transcripts with sos/eos"),
+        ("mfcc", "transcripts", lambda T: (T, 27), BOUNDED, "found: S23/S24 layout, 27-dim mfcc, transcripts with"),
+        ("mfcc", "transcript/raw", lambda T: (T, 15), BOUNDED, "found: F22 layout, 15-dim mfcc, transcripts with"),
+        ("mfcc", "transcript", lambda T: (T, 13), BOUNDED, "found: S22 layout, 13-dim mfcc, transcripts with"),
+        ("fbank", "text", lambda T: (80, T), BARE, "found: F24 layout, 80-dim fbank, stored (dimension, time), "),
+    ],
+)
+def test_semesters(tmp_path, features_dir, transcripts_dir, shape, tokens, words):
+    write(tmp_path, "train", features_dir, transcripts_dir, lambda T: np.ones(shape(T), np.float32), tokens)
+    write(tmp_path, "test", features_dir, None, lambda T: np.ones(shape(T), np.float32), tokens)
+    assert words in describe(tmp_path, "train")
+    corpus = load_corpus([find_partition(tmp_path, "train")], "mean", say=lambda line: None)
+    assert corpus.lengths == (30, 20, 40)
+    assert corpus.texts == ("HI", "HI", "HI")
+    assert {array.shape[1] for array in corpus.features} == {corpus.format.dim}
+    test = find_partition(tmp_path, "test")
+    assert test.transcripts is None
+    assert test.layout.transcripts == transcripts_dir
+    assert "no transcripts" in describe(tmp_path, "test")
+
+
+def test_order_is_sorted_file_names(tmp_path):
+    """'-' sorts before '.', so a-1.npy comes before a.npy; 10 comes before 9."""
+    for name in ("a", "a-1", "9", "10"):
+        write_utterance(tmp_path / "dev", name, "HI", np.ones((20, 4), np.float32))
+    assert [path.stem for path in find_partition(tmp_path, "dev").features] == ["10", "9", "a-1", "a"]
+
+
+def test_s22_test_order(tmp_path):
+    write(tmp_path, "train", "mfcc", "transcript", lambda T: np.ones((T, 13)), BOUNDED)
+    write(tmp_path, "test", "mfcc", None, lambda T: np.ones((T, 13)), BOUNDED)
+    (tmp_path / "test" / "test_order.csv").write_text("file\nc.npy\na.npy\nb.npy\n")
+    assert [path.stem for path in find_partition(tmp_path, "test").features] == ["c", "a", "b"]
+    (tmp_path / "test" / "test_order.csv").write_text("file\nc.npy\na.npy\n")
+    with pytest.raises(UserError, match=r"test_order.csv: .*b\.npy"):
+        find_partition(tmp_path, "test")
+
+
+def test_missing_folders_say_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="kaggle competitions download -c attention-based-speech") as error:
+        find_partition(tmp_path / "nowhere", "train-clean-100")
+    assert "make demo" in str(error.value)
+    with pytest.raises(UserError, match="expected folders PARTITION/mfcc"):
+        find_partition(tmp_path, "train-clean-100")
+    write_utterance(tmp_path / "dev", "a", "HI", np.ones((20, 4), np.float32))
+    with pytest.raises(UserError, match="partitions that are there: dev"):
+        find_partition(tmp_path, "train-clean-100")
+
+
+def bad_features(path, kind):
+    good = np.ones((20, 4), np.float32)
+    if kind == "truncated":
+        np.save(path, good)
+        path.write_bytes(path.read_bytes()[:-40])
+    elif kind == "no bytes":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_bytes(b"this is not an array, whatever it is called")
+    elif kind == "pickle":
+        np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+    elif kind == "1-D":
+        np.save(path, good[0])
+    elif kind == "3-D":
+        np.save(path, good[None])
+    elif kind == "no frames":
+        np.save(path, good[:0])
+    elif kind == "text array":
+        np.save(path, np.array([["a"]]))
+    elif kind == "claims 10 GB":
+        header = str({"descr": "<f4", "fortran_order": False, "shape": (100_000_000, 28)}).encode()
+        path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 16)
+    elif kind == "npz":
+        with path.open("wb") as file:
+            np.savez(file, good)
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("truncated", "truncated"),
+        ("no bytes", "an empty file"),
+        ("text", "not a .npy file"),
+        ("pickle", "object array"),
+        ("1-D", "a 1-D array of float32"),
+        ("3-D", "a 3-D array"),
+        ("no frames", "an empty array"),
+        ("text array", "array of <U1"),
+        ("claims 10 GB", "truncated"),
+        ("npz", "archive"),
+    ],
+)
+def test_unusable_feature_files(tmp_path, kind, found):
+    path = tmp_path / "x.npy"
+    bad_features(path, kind)
+    with pytest.raises(BadFile, match=found):
+        read_features(path)
+
+
+@pytest.mark.parametrize(
+    ("array", "found"),
+    [
+        (np.array(["<sos>", "H", "é", "1", "<eos>"]), "outside the vocabulary: '1', 'é'"),
+        (np.array(["h", "i"]), "'h', 'i'"),
+        (np.array(["<sos>", "<eos>"]), "an empty transcript"),
+        (np.array([1, 2]), "array of int64"),
+        (np.array([["H", "I"]]), "a 2-D array"),
+        (np.array(["HI", "YOU"]), "'HI', 'YOU'"),
+        (np.array([{}], dtype=object), "object array"),
+    ],
+)
+def test_unusable_transcripts(tmp_path, array, found):
+    path = tmp_path / "x.npy"
+    np.save(path, array, allow_pickle=True)
+    with pytest.raises(BadFile, match=found):
+        read_transcript(path)
