@@ -1,0 +1,75 @@
+import math
+
+import pytest
+import torch
+
+from models.attention import ATTENTION, DotAttention, LocationAttention
+
+LENGTHS = torch.tensor([9, 4])
+
+
+def project(layer, x, head):
+    """One head's share of a linear layer."""
+    size = layer.out_features // 2
+    rows = slice(head * size, (head + 1) * size)
+    return x @ layer.weight[rows].T + layer.bias[rows]
+
+
+@pytest.fixture
+def inputs():
+    torch.manual_seed(0)
+    previous = torch.rand(2, 2, 3, 9)
+    return torch.randn(2, 3, 5), torch.randn(2, 9, 7), previous / previous.sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("kind", ["dot", "location"])
+def test_equals_equations_written_out(kind, inputs):
+    """Every utterance, query, head and step one by one, over real steps alone."""
+    query, memory, previous = inputs
+    attention = ATTENTION[kind](5, 7, dim=8, heads=2)
+    context, weights = attention(query, attention.project(memory, LENGTHS), previous)
+    assert context.shape == (2, 3, 8)
+    assert weights.shape == (2, 2, 3, 9)
+    for b, length in enumerate(LENGTHS.tolist()):
+        for q in range(3):
+            for head in range(2):
+                s = project(attention.query, query[b, q], head)
+                keys, values = (project(layer, memory[b, :length], head) for layer in (attention.key, attention.value))
+                if kind == "dot":
+                    energies = [float(s @ key) / math.sqrt(4) for key in keys]
+                else:
+                    seen = torch.nn.functional.pad(previous[b, head, q], (15, 15)).unfold(0, 31, 1)  # (S, 31)
+                    filtered = seen @ attention.location.weight[:, 0].T  # (S, 10)
+                    location = filtered @ attention.location_key.weight.T
+                    energies = [
+                        float(attention.energy[head] @ torch.tanh(s + key + location[i])) for i, key in enumerate(keys)
+                    ]
+                expected = torch.tensor(energies).softmax(0)
+                torch.testing.assert_close(weights[b, head, q, :length], expected, atol=1e-5, rtol=1e-4)
+                found = context[b, q, 4 * head : 4 * head + 4]
+                torch.testing.assert_close(found, expected @ values, atol=1e-5, rtol=1e-4)
+    assert (weights[1, :, :, 4:] == 0).all()
+
+
+def test_padding_has_no_weight_even_in_bf16(inputs):
+    query, memory, previous = inputs
+    memory[1, 4:] = 1e4
+    attention = DotAttention(5, 7, dim=8, heads=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, weights = attention(query, attention.project(memory, LENGTHS), previous)
+    assert weights.dtype == torch.float32
+    assert (weights[1, :, :, 4:] == 0).all()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 3))
+
+
+def test_location_attention_reads_where_it_was(inputs):
+    query, memory, previous = inputs
+    attention = LocationAttention(5, 7, dim=8, heads=2)
+    projected = attention.project(memory, LENGTHS)
+    moved = previous.roll(1, dims=3)
+    assert not torch.allclose(attention(query, projected, previous)[1], attention(query, projected, moved)[1])
+
+
+def test_heads_must_divide_dim():
+    with pytest.raises(ValueError, match="multiple of model.attention.heads"):
+        DotAttention(5, 7, dim=8, heads=3)

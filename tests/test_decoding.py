@@ -1,0 +1,185 @@
+"""Decoders against slow references, on a scripted recogniser whose choices are clear and whose endings vary."""
+
+import math
+
+import pytest
+import torch
+
+from decoding.beam_search import beam_search
+from decoding.greedy import ctc_greedy, greedy_search
+from decoding.recogniser import Recogniser, character_limits, reorder
+from utils.vocabulary import EOS, PAD, SOS, VOCABULARY, decode
+
+V = len(VOCABULARY)
+
+
+class Scripted:
+    """What follows depends on the utterance, the last two characters and how many there were: a random table."""
+
+    def __init__(self, seed: int, utterances: int, ending: float = 0.0):
+        generator = torch.Generator().manual_seed(seed)
+        self.tables = 2.5 * torch.randn(utterances, 4, V, V, generator=generator)
+        self.tables[..., EOS] += ending
+
+    def initial_state(self, memories, rows=1):
+        N = len(memories[0]) * rows
+        return ((torch.zeros(N, dtype=torch.long), torch.zeros(N, dtype=torch.long)),)
+
+    def step(self, token, states, memories):
+        ((before, count),) = states
+        utterance = memories[0].repeat_interleave(len(token) // len(memories[0]))
+        scores = self.tables[utterance, count % 4, token] + 0.5 * self.tables[utterance, 0, before]
+        return scores.log_softmax(-1), ((token, count + 1),)
+
+
+def slow_greedy(model, memories, limit):
+    states, token, spelled = model.initial_state(memories), torch.tensor([SOS]), []
+    while len(spelled) < limit:
+        log_probs, states = model.step(token, states, memories)
+        best = max((c for c in range(V) if c not in (PAD, SOS)), key=lambda c: float(log_probs[0, c]))
+        if best == EOS:
+            break
+        spelled.append(best)
+        token = torch.tensor([best])
+    return spelled
+
+
+def slow_beam(model, memories, limit, K, power):
+    """One utterance, hypotheses as Python objects, every rule of beam_search's docstring."""
+    beam, finished = [([], 0.0, model.initial_state(memories))], []
+    for step in range(limit + 1):
+        continuations = []
+        for tokens, score, states in beam:
+            log_probs, after = model.step(torch.tensor([tokens[-1] if tokens else SOS]), states, memories)
+            for character in range(V):
+                if character not in (PAD, SOS):
+                    continuations.append((score + float(log_probs[0, character]), [*tokens, character], after))
+        continuations.sort(key=lambda c: -c[0])
+        for score, tokens, _ in continuations[:K]:
+            if tokens[-1] == EOS:
+                finished.append((score / (step + 1) ** power, tokens[:-1]))
+        if step == limit and not finished:
+            finished = [(score / max(step, 1) ** power, tokens) for tokens, score, _ in beam]
+        if len(finished) >= K or step == limit:
+            break
+        beam = [(tokens, score, states) for score, tokens, states in continuations if tokens[-1] != EOS][:K]
+    return sorted(finished, key=lambda hypothesis: -hypothesis[0])[:K]
+
+
+LIMITS = torch.tensor([12, 7, 9, 1, 12, 5])
+CASES = [(seed, ending) for seed in range(4) for ending in (-4.0, 1.0, 3.0)]
+
+
+@pytest.mark.parametrize(("seed", "ending"), CASES)
+def test_greedy_equals_slow_greedy(seed, ending):
+    model = Scripted(seed, 6, ending)
+    together = greedy_search(model, (torch.arange(6),), LIMITS)
+    assert together == [slow_greedy(model, (torch.tensor([u]),), int(LIMITS[u])) for u in range(6)]
+
+
+@pytest.mark.parametrize(("seed", "ending"), CASES)
+def test_beam_of_one_equals_greedy(seed, ending):
+    model, memories = Scripted(seed, 6, ending), (torch.arange(6),)
+    beams = beam_search(model, memories, LIMITS, beam_size=1)
+    assert [hypotheses[0].tokens for hypotheses in beams] == greedy_search(model, memories, LIMITS)
+
+
+@pytest.mark.parametrize(("seed", "ending"), CASES)
+@pytest.mark.parametrize(("K", "power"), [(2, 1.0), (5, 0.0), (20, 0.7)])
+def test_batched_beam_equals_slow_beam_one_utterance_at_a_time(seed, ending, K, power):
+    model = Scripted(seed, 6, ending)
+    together = beam_search(model, (torch.arange(6),), LIMITS, K, power)
+    for utterance in range(6):
+        expected = slow_beam(model, (torch.tensor([utterance]),), int(LIMITS[utterance]), K, power)
+        assert [hypothesis.tokens for hypothesis in together[utterance]] == [tokens for _, tokens in expected]
+        for hypothesis, (score, _) in zip(together[utterance], expected, strict=True):
+            assert hypothesis.score == pytest.approx(score, abs=1e-4)
+
+
+def test_a_wide_beam_finds_the_most_probable_text():
+    """Against all texts of up to two of three characters."""
+
+    class Tiny(Scripted):
+        def step(self, token, states, memories):
+            log_probs, states = super().step(token, states, memories)
+            blocked = torch.full_like(log_probs, -math.inf)
+            blocked[:, [EOS, 3, 4, 5]] = log_probs[:, [EOS, 3, 4, 5]]
+            return blocked, states
+
+    model, memories = Tiny(1, 1), (torch.tensor([0]),)
+    scores = {}
+    for text in [[], *([a] for a in (3, 4, 5)), *([a, b] for a in (3, 4, 5) for b in (3, 4, 5))]:
+        states, score, last = model.initial_state(memories), 0.0, SOS
+        for character in [*text, EOS]:
+            log_probs, states = model.step(torch.tensor([last]), states, memories)
+            score, last = score + float(log_probs[0, character]), character
+        scores[tuple(text)] = score
+    best = max(scores, key=scores.get)
+    (hypotheses,) = beam_search(model, memories, torch.tensor([2]), beam_size=13, length_normalization=0.0)
+    assert tuple(hypotheses[0].tokens) == best
+    assert hypotheses[0].score == pytest.approx(scores[best], abs=1e-5)
+
+
+def test_a_speaker_who_never_ends_is_cut_at_the_limit():
+    model, memories = Scripted(0, 6, ending=-100.0), (torch.arange(6),)
+    for hypotheses, limit in zip(beam_search(model, memories, LIMITS, 4), LIMITS.tolist(), strict=True):
+        assert {len(hypothesis.tokens) for hypothesis in hypotheses} == {limit}
+    assert [len(tokens) for tokens in greedy_search(model, memories, LIMITS)] == LIMITS.tolist()
+
+
+def test_a_speaker_who_ends_at_once_gives_empty_text():
+    model, memories = Scripted(0, 6, ending=100.0), (torch.arange(6),)
+    assert greedy_search(model, memories, LIMITS) == [[]] * 6
+    assert [hypotheses[0].tokens for hypotheses in beam_search(model, memories, LIMITS, 4)] == [[]] * 6
+
+
+@pytest.mark.parametrize("attention", ["dot", "location"])
+def test_a_model_decodes_a_batch_as_it_does_one_by_one(make_las, speech, attention):
+    recogniser = Recogniser([make_las(seed, scale=2.0, attention={"kind": attention}) for seed in (0, 1)])
+    features, lengths = speech
+    limits = character_limits(lengths)
+
+    def decode_rows(rows):
+        memories = recogniser.listen(features[rows, : lengths[rows].max()], lengths[rows])
+        greedy = greedy_search(recogniser, memories, limits[rows])
+        return greedy, beam_search(recogniser, memories, limits[rows], 4)
+
+    greedy, beams = decode_rows(slice(0, 3))
+    assert any(greedy)
+    for row in range(3):
+        alone_greedy, alone_beams = decode_rows(slice(row, row + 1))
+        assert alone_greedy[0] == greedy[row]
+        assert [h.tokens for h in alone_beams[0]] == [h.tokens for h in beams[row]]
+
+
+def test_an_ensemble_averages_log_probabilities(make_las, speech):
+    wide = make_las(1, speller={"hidden": 48}, listener={"hidden": 20})
+    models = [make_las(0), wide]
+    features, lengths = speech
+    token = torch.tensor([5, 6, 7])
+
+    def first_step(models):
+        recogniser = Recogniser(models)
+        memories = recogniser.listen(features, lengths)
+        return recogniser.step(token, recogniser.initial_state(memories), memories)[0]
+
+    expected = (first_step(models[:1]) + first_step(models[1:])) / 2
+    torch.testing.assert_close(first_step(models), expected)
+
+
+def test_reorder_takes_rows_of_every_tensor():
+    states = ((torch.arange(4), torch.arange(8).view(4, 2)),)
+    ((a, b),) = reorder(states, torch.tensor([2, 2, 0, 1]))
+    assert a.tolist() == [2, 2, 0, 1]
+    assert b.tolist() == [[4, 5], [4, 5], [0, 1], [2, 3]]
+
+
+def test_ctc_greedy_merges_repeats_and_drops_blanks():
+    labels = torch.tensor([[0, 3, 3, 0, 3, 4, 0, 5], [4, 4, 5, 5, 5, 0, 3, 3]])
+    log_probs = torch.nn.functional.one_hot(labels, V).float().log()
+    assert ctc_greedy(log_probs, torch.tensor([8, 6])) == [[3, 3, 4, 5], [4, 5]]
+
+
+def test_decode_cuts_at_the_first_eos():
+    assert decode([3, 4, PAD, 30, 29, EOS, 5]) == "AB '"
+    assert decode([EOS, 5]) == ""

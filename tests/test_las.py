@@ -1,0 +1,84 @@
+import pytest
+import torch
+
+from models.las import las_loss
+
+TOKENS = torch.tensor([[1, 5, 9, 4, 2], [1, 8, 8, 2, 0], [1, 4, 2, 0, 0]])
+LENGTHS = torch.tensor([5, 4, 3])
+
+
+def test_loss_of_an_utterance_does_not_depend_on_its_batch(make_las, speech):
+    model = make_las()
+    features, lengths = speech
+    logits, attention, listened = model(features, lengths, TOKENS[:, :-1])
+    together = las_loss(logits, listened, TOKENS, LENGTHS, ctc_weight=0.3)
+    assert attention.shape == (3, 1, 4, model.listener.steps(41)[0])
+    sums = torch.zeros(3)
+    for row in range(3):
+        tokens = TOKENS[row : row + 1, : LENGTHS[row]]
+        alone = model(features[row : row + 1, : lengths[row]], lengths[row : row + 1], tokens[:, :-1])
+        loss = las_loss(alone[0], alone[2], tokens, LENGTHS[row : row + 1], ctc_weight=0.3)
+        sums += torch.stack([value.detach() for value in loss]) * (LENGTHS[row] - 1)
+    expected = sums / (LENGTHS - 1).sum()
+    torch.testing.assert_close(torch.stack([value.detach() for value in together]), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_loss_written_out(make_las, speech):
+    model = make_las()
+    logits, _, listened = model(*speech, TOKENS[:, :-1])
+    loss = las_loss(logits, listened, TOKENS, LENGTHS, ctc_weight=0.3, label_smoothing=0.1)
+    log_probs = logits.log_softmax(-1)
+    terms = [
+        -(0.9 * log_probs[row, step, TOKENS[row, step + 1]] + 0.1 * log_probs[row, step].mean())
+        for row in range(3)
+        for step in range(LENGTHS[row] - 1)
+    ]
+    torch.testing.assert_close(loss.attention, sum(terms) / len(terms))
+    torch.testing.assert_close(loss.total, 0.7 * loss.attention + 0.3 * loss.ctc)
+
+
+def test_ctc_by_enumeration_of_all_paths(make_las, speech):
+    """The probability of the text is the sum over all frame labellings that collapse to it."""
+    from itertools import product
+
+    model = make_las()
+    features, lengths = speech[0][2:, :9], speech[1][2:]
+    tokens = TOKENS[2:, :3]  # one character: 4
+    logits, _, listened = model(features, lengths, tokens[:, :-1])
+    loss = las_loss(logits, listened, tokens, LENGTHS[2:], ctc_weight=0.3)
+    log_probs, steps = listened.ctc_log_probs[0], int(listened.ctc_lengths[0])
+    total = torch.tensor(0.0)
+    for path in product((0, 4), repeat=steps):
+        text = [label for i, label in enumerate(path) if label and (i == 0 or path[i - 1] != label)]
+        if text == [4]:
+            total = total + sum(log_probs[i, label] for i, label in enumerate(path)).exp()
+    torch.testing.assert_close(loss.ctc, -total.log() / 2)  # two targets: the character and <eos>
+
+
+def test_ctc_branch_is_optional_and_survives_impossible_transcripts(make_las, speech):
+    model = make_las(ctc=False)
+    assert model.ctc is None
+    logits, _, listened = model(*speech, TOKENS[:, :-1])
+    loss = las_loss(logits, listened, TOKENS, LENGTHS, ctc_weight=0.0)
+    assert loss.ctc == 0
+    assert loss.total == loss.attention
+
+    model = make_las()
+    tokens = torch.randint(3, 30, (1, 40))
+    logits, _, listened = model(speech[0][2:, :9], speech[1][2:], tokens[:, :-1])
+    loss = las_loss(logits, listened, tokens, torch.tensor([40]), ctc_weight=0.3)
+    loss.total.backward()
+    assert torch.isfinite(loss.total)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+@pytest.mark.parametrize("kind", ["dot", "location"])
+def test_gradients_reach_every_parameter_in_bf16(make_las, speech, kind):
+    model = make_las(attention={"kind": kind}).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, _, listened = model(*speech, TOKENS[:, :-1], 0.5)
+    assert logits.dtype == listened.ctc_log_probs.dtype == torch.float32
+    las_loss(logits, listened, TOKENS, LENGTHS, 0.3, 0.1).total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name

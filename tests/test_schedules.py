@@ -1,0 +1,47 @@
+import pytest
+
+from config import DEFAULTS, load_config
+from utils.schedules import learning_rate, teacher_forcing_rate
+
+
+def test_the_seeds_teacher_forcing():
+    """0.7, times 0.99 an epoch but not below 0.7, to epoch 40; then times 0.98 an epoch but not below 0.5."""
+    settings = load_config(DEFAULTS.parent / "configs" / "seed.yaml").training.teacher_forcing.model_dump()
+    rates = [teacher_forcing_rate(epoch, **settings) for epoch in range(1, 151)]
+    assert rates[:40] == [0.7] * 40
+    assert rates[40] == pytest.approx(0.7 * 0.98)
+    assert rates[49] == pytest.approx(0.7 * 0.98**10)
+    assert rates[-1] == 0.5
+
+
+def test_stages_follow_one_another():
+    stages = [{"from_epoch": 3, "factor": 0.5, "floor": 0.4}, {"from_epoch": 6, "factor": 0.9, "floor": 0.1}]
+    rates = [teacher_forcing_rate(epoch, 1.0, stages) for epoch in range(1, 8)]
+    assert rates == pytest.approx([1.0, 1.0, 0.5, 0.4, 0.4, 0.36, 0.324])
+    assert teacher_forcing_rate(100, 1.0, []) == 1.0
+
+
+def test_warm_up_then_cosine():
+    def rate(step):
+        return learning_rate(step, 10, 20, 1e-3, "cosine", warmup_epochs=2)
+
+    rising = [rate(step) for step in range(20)]
+    assert rising == sorted(rising)
+    assert 0 < rising[0] < 1e-4
+    assert rate(20) == pytest.approx(1e-3)
+    assert rate(110) == pytest.approx(1e-3 * (0.01 + 0.99 / 2), rel=1e-6)
+    assert rate(200) == pytest.approx(1e-5)
+    falling = [rate(step) for step in range(20, 201)]
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_plateau_halves_after_patience_epochs_without_a_new_best():
+    def rate(distances):
+        return learning_rate(1000, 10, 100, 1.0, "plateau", 0, distances, patience=2)
+
+    assert rate([5, 4, 3]) == 1.0
+    assert rate([5, 6]) == 1.0
+    assert rate([5, 6, 5]) == 0.5
+    assert rate([5, 6, 5, 4, 4]) == 0.5
+    assert rate([5, 6, 5, 4, 4, 4]) == 0.25
+    assert learning_rate(1000, 10, 100, 1.0, "constant", 0, [5, 6, 7, 8]) == 1.0

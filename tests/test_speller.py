@@ -1,0 +1,99 @@
+import pytest
+import torch
+
+from utils.vocabulary import SOS
+
+TOKENS = torch.tensor([[SOS, 5, 9, 4, 7], [SOS, 8, 8, 3, 3], [SOS, 4, 20, 30, 6]])
+
+
+@pytest.mark.parametrize("kind", ["dot", "location"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_steps_equal_the_whole_sequence(make_las, speech, kind, layers):
+    model = make_las(attention={"kind": kind, "heads": 2}, speller={"layers": layers})
+    memory = model.listen(*speech).memory
+    logits, attention = model.speller(TOKENS, memory)
+    state = model.speller.initial_state(memory)
+    for step in range(TOKENS.size(1)):
+        found, state, weights = model.speller.step(TOKENS[:, step], state, memory)
+        torch.testing.assert_close(found, logits[:, step], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(weights, attention[:, :, step], atol=1e-6, rtol=1e-5)
+        assert all(tensor.size(0) == 3 for tensor in state)
+
+
+def test_rows_of_an_utterance_share_its_memory(make_las, speech):
+    """Row n of a step spells utterance n // rows: the same as a memory repeated row by row."""
+    model = make_las()
+    memory = model.listen(*speech).memory
+    token = torch.tensor([5, 9, 4, 7, 8, 3])
+    state = tuple(tensor + 0.1 * torch.rand_like(tensor) for tensor in model.speller.initial_state(memory, rows=2))
+    logits, _, weights = model.speller.step(token, state, memory)
+    repeated = type(memory)(*(tensor.repeat_interleave(2, dim=0) for tensor in memory))
+    expected, _, expected_weights = model.speller.step(token, state, repeated)
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(weights, expected_weights)
+
+
+def test_the_embedding_is_the_output_layer(make_las):
+    speller = make_las().speller
+    sizes = {name: tuple(parameter.shape) for name, parameter in speller.named_parameters()}
+    assert sum(31 in size for size in sizes.values()) == 2  # embedding and output bias
+
+
+def test_sampling_replaces_characters_by_one_coin_a_token(make_las, speech):
+    """With a rate of 0 no character after <sos> is read; with 1 all are; between, coins differ between utterances."""
+    model = make_las()
+    memory = model.listen(*speech).memory
+    read = []
+    embed = model.speller.embedding.forward
+    other = TOKENS.clone()
+    other[:, 1:] = (other[:, 1:] + 1).clamp(max=30)
+
+    def logits(tokens, rate):
+        torch.manual_seed(3)
+        return model.speller(tokens, memory, rate)[0]
+
+    assert torch.equal(logits(TOKENS, 0.0), logits(other, 0.0))
+    assert not torch.allclose(logits(TOKENS, 1.0), logits(other, 1.0))
+    assert torch.equal(logits(TOKENS, 1.0)[:, 0], logits(other, 1.0)[:, 0])
+
+    torch.manual_seed(0)
+    long = torch.full((3, 400), 5)
+    long[:, 0] = SOS
+    model.speller.embedding.forward = lambda tokens: read.append(tokens) or embed(tokens)
+    chosen = []
+    where = torch.where
+    try:
+        torch.where = lambda mask, a, b: chosen.append(mask) or where(mask, a, b)
+        model.speller(long, memory, 0.75)
+    finally:
+        torch.where = where
+    sampled = torch.cat(chosen, dim=1)
+    assert sampled.shape == (3, 399)
+    assert sampled.float().mean().item() == pytest.approx(0.25, abs=0.05)
+    assert not torch.equal(sampled[0], sampled[1])
+
+
+def test_sampled_characters_follow_the_spellers_distribution(make_las, speech):
+    """What is read in place of the truth has the frequencies that the step before predicted."""
+    model = make_las(scale=2.0)
+    memory = model.listen(speech[0][:1], speech[1][:1]).memory
+    many = type(memory)(*(tensor.expand(4000, *tensor.shape[1:]) for tensor in memory))
+    tokens = torch.tensor([[SOS, 5]]).expand(4000, 2)
+    read = []
+    embed = model.speller.embedding.forward
+    model.speller.embedding.forward = lambda indices: read.append(indices) or embed(indices)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        logits, _ = model.speller(tokens, many, 0.0)
+    expected = logits[0, 0].softmax(-1)
+    found = torch.bincount(read[1], minlength=31) / 4000
+    assert (found - expected).abs().max() < 0.04
+    assert expected.max() < 0.9
+
+
+def test_dropout_masks_are_locked_over_steps(make_las, speech):
+    """In training, a constant input gives the same embedding mask at every step: masks are drawn once a sequence."""
+    model = make_las().train()
+    masks = model.speller._dropout_masks(0.5, TOKENS)
+    assert [mask.shape for mask in masks] == [(3, 32), (3, 64)]
+    assert {0.0, 2.0} == set(masks[0].unique().tolist())
