@@ -40,37 +40,41 @@ class DotAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.heads, self.dim // self.heads)).transpose(1, 2)
 
-    def energies(self, query: Tensor, keys: Tensor, previous: Tensor) -> Tensor:
-        """`query (B, H, Q, A)`, `keys (B, H, S, A)`, `previous (B, H, Q, S)` to `(B, H, Q, S)`."""
+    def energies(self, query: Tensor, keys: Tensor, past: Tensor) -> Tensor:
+        """`query (B, H, Q, A)`, `keys (B, H, S, A)`, `past (B, 2, H, Q, S)` to `(B, H, Q, S)`."""
         return query @ keys.transpose(2, 3) / query.size(3) ** 0.5
 
-    def forward(self, query: Tensor, memory: Memory, previous: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, query: Tensor, memory: Memory, past: Tensor) -> tuple[Tensor, Tensor]:
         """One look at the memory.
 
-        query: `(B, Q, query_dim)`.   previous: `(B, H, Q, S)`, the weights of the step before.
+        query: `(B, Q, query_dim)`.   past: `(B, 2, H, Q, S)`, the weights of the step before and the sum of all.
         Returns the context `(B, Q, dim)` and the weights `(B, H, Q, S)`: float32, 0 on padding, of sum 1.
         """
-        energies = self.energies(self._split(self.query(query)), memory.keys, previous).float()
+        energies = self.energies(self._split(self.query(query)), memory.keys, past).float()
         weights = energies.masked_fill(~memory.mask, float("-inf")).softmax(dim=3)
         context = weights.to(memory.values.dtype) @ memory.values
         return context.transpose(1, 2).flatten(2), weights
 
 
 class LocationAttention(DotAttention):
-    """Location-aware additive attention: v tanh(q + k + conv(previous weights)) (Chorowski et al. 2015)."""
+    """Location-aware additive attention: v tanh(q + k + conv(past weights)) (Chorowski et al. 2015, equations 8-9).
 
-    CHANNELS, WIDTH = 10, 31  # filters over the previous weights; 31 steps reach about half a second each way
+    The filters see the weights of the step before and, as in Tacotron 2 (Shen et al. 2018), the sum of all so far,
+    which tells what has been spelled already.
+    """
+
+    CHANNELS, WIDTH = 10, 31  # filters over past weights; 31 steps reach about half a second each way
 
     def __init__(self, query_dim: int, memory_dim: int, dim: int, heads: int):
         super().__init__(query_dim, memory_dim, dim, heads)
         size = dim // heads
-        self.location = nn.Conv1d(1, self.CHANNELS, self.WIDTH, padding=self.WIDTH // 2, bias=False)
+        self.location = nn.Conv1d(2, self.CHANNELS, self.WIDTH, padding=self.WIDTH // 2, bias=False)
         self.location_key = nn.Linear(self.CHANNELS, size, bias=False)
         self.energy = nn.Parameter(torch.randn(heads, size) / size**0.5)
 
-    def energies(self, query: Tensor, keys: Tensor, previous: Tensor) -> Tensor:
-        B, H, Q, S = previous.shape
-        location = self.location(previous.reshape(B * H * Q, 1, S).to(query.dtype))  # (B H Q, CHANNELS, S)
+    def energies(self, query: Tensor, keys: Tensor, past: Tensor) -> Tensor:
+        B, _, H, Q, S = past.shape
+        location = self.location(past.movedim(1, 3).reshape(B * H * Q, 2, S).to(query.dtype))  # (B H Q, CHANNELS, S)
         location = self.location_key(location.transpose(1, 2)).view(B, H, Q, S, -1)
         hidden = torch.tanh(query.unsqueeze(3) + keys.unsqueeze(2) + location)  # (B, H, Q, S, A)
         return torch.einsum("bhqsa,ha->bhqs", hidden, self.energy.to(hidden.dtype))

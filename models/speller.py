@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 from models.attention import Memory
 
-State = tuple[Tensor, ...]  # h and c of every cell (N, hidden), context (N, dim), attention weights (N, H, S)
+# h and c of every cell (N, hidden), context (N, dim), attention weights and their sum so far (N, 2, H, S)
+State = tuple[Tensor, ...]
 
 
 class Speller(nn.Module):
@@ -35,8 +36,8 @@ class Speller(nn.Module):
         B, H, S, _ = memory.keys.shape
         N = B * rows
         zeros = memory.keys.new_zeros(N, self.hidden)
-        attention = torch.zeros(N, H, S, device=memory.keys.device)
-        attention[:, :, 0] = 1.0
+        attention = torch.zeros(N, 2, H, S, device=memory.keys.device)
+        attention[:, 0, :, 0] = 1.0
         context = memory.keys.new_zeros(N, self.attention.dim)
         return (*([zeros] * (2 * len(self.cells))), context, attention)
 
@@ -47,7 +48,7 @@ class Speller(nn.Module):
         Returns logits `(N, V)`, the new state, attention weights `(N, H, S)`.
         """
         state, spoken = self._recur(self.embedding(token), state, memory, self._dropout_masks(0, token))
-        return self._distribution(spoken), state, state[-1]
+        return self._distribution(spoken), state, state[-1][:, 0]
 
     def forward(
         self, tokens: Tensor, memory: Memory, teacher_forcing_rate: float = 1.0
@@ -73,7 +74,7 @@ class Speller(nn.Module):
                 character = torch.where(sample[:, step, None], self.embedding(guess), character)
             state, output = self._recur(character, state, memory, masks)
             spoken.append(output)
-            attention.append(state[-1])
+            attention.append(state[-1][:, 0])
         return self._distribution(torch.stack(spoken, dim=1)), torch.stack(attention, dim=2)
 
     def _recur(self, character: Tensor, state: State, memory: Memory, masks: list) -> tuple[State, Tensor]:
@@ -86,10 +87,11 @@ class Speller(nn.Module):
             h, c = cell(x, (hidden[2 * index], hidden[2 * index + 1]))
             new += [h, c]
             x = _drop(h, masks[index + 1])
-        previous = attention.unflatten(0, (B, N // B)).transpose(1, 2)  # (B, H, Q, S)
-        context, weights = self.attention(x.unflatten(0, (B, N // B)), memory, previous)
+        past = attention.unflatten(0, (B, N // B)).movedim(1, 3)  # (B, 2, H, Q, S)
+        context, weights = self.attention(x.unflatten(0, (B, N // B)), memory, past)
         context, weights = context.flatten(0, 1), weights.transpose(1, 2).flatten(0, 1)
-        return (*new, context, weights), torch.cat([x, context.to(x.dtype)], dim=1)
+        attention = torch.stack([weights, attention[:, 1] + weights], dim=1)
+        return (*new, context, attention), torch.cat([x, context.to(x.dtype)], dim=1)
 
     def _distribution(self, spoken: Tensor) -> Tensor:
         """Characters' logits, float32, `(..., V)`, from `(..., hidden + dim)`; the embedding is the output layer."""
