@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from utils.errors import UserError
 
@@ -82,6 +82,12 @@ class Attention(Section):
     heads: Positive
     dim: Positive
 
+    @model_validator(mode="after")
+    def _heads_share_dim(self) -> "Attention":
+        if self.dim % self.heads:
+            raise ValueError(f"model.attention.dim to be a multiple of model.attention.heads ({self.heads})")
+        return self
+
 
 class Speller(Section):
     embedding: Positive
@@ -128,6 +134,7 @@ class Decoding(Section):
     mode: Literal["greedy", "beam"]
     beam_size: Positive
     length_normalization: Annotated[float, Field(ge=0)]
+    ctc_weight: Fraction
     batch_size: Positive
 
 
@@ -225,20 +232,19 @@ def _read_file(path: str | Path) -> dict[str, Any]:
     return _check_keys(tree or {}, str(path))
 
 
-def _read_override(argument: str) -> tuple[str, Any]:
+def _read_override(argument: str) -> dict[str, Any]:
+    """`key=value`, the value in YAML; a whole section takes a mapping: `model.speller={hidden: 64, layers: 1}`."""
     key, equals, text = argument.partition("=")
     key = key.strip()
     if not equals:
         raise UserError(f"argument {argument!r}: expected key=value, such as training.epochs=3")
-    keys = known_keys()
-    if key not in keys:
-        raise UserError(f"command line: unknown key {key}{_nearest(key, keys)}")
-    if keys[key] is str:
-        return key, text
     try:
-        return key, parse_yaml(text)
+        tree = text if known_keys().get(key) is str else parse_yaml(text)
     except yaml.YAMLError:
         raise UserError(f"command line: {key}: found {text!r}, expected a value in YAML, such as [a, b]") from None
+    for name in reversed(key.split(".")):
+        tree = {name: tree}
+    return _check_keys(tree, "command line")
 
 
 def load_config(path: str | Path = DEFAULTS, overrides: Sequence[str] = ()) -> Config:
@@ -249,7 +255,7 @@ def load_config(path: str | Path = DEFAULTS, overrides: Sequence[str] = ()) -> C
     layers = [(str(DEFAULTS.name), _read_file(DEFAULTS))]
     if Path(path).resolve() != DEFAULTS:
         layers.append((str(path), _read_file(path)))
-    layers.append(("command line", dict(_read_override(argument) for argument in overrides)))
+    layers += [("command line", _read_override(argument)) for argument in overrides]
 
     values, sources = {}, {}
     for source, flat in layers:
@@ -276,7 +282,9 @@ def _explain(problem: dict[str, Any], sources: dict[str, str]) -> str:
         return f"{source}: {key} is missing"
     if problem["type"] == "extra_forbidden":
         return f"{source}: unknown key {key}"
-    expected = problem["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    expected = problem["msg"]
+    for opening in ("Input should be ", "a valid ", "Value error, "):
+        expected = expected.removeprefix(opening)
     return f"{source}: {key}: found {problem['input']!r}, expected {expected}"
 
 

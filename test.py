@@ -71,7 +71,7 @@ def main() -> None:
         say=say,
     )
     start = time.perf_counter()
-    recogniser = Recogniser([model.to(device) for model in models])
+    recogniser = Recogniser([model.to(device) for model in models], config.decoding.ctc_weight)
     texts = transcribe(recogniser, corpus, options, config.decoding.batch_size, device)
     seconds = time.perf_counter() - start
 

@@ -278,8 +278,8 @@ class Trainer:
                 logits, attention, listened = self.model(
                     batch.features, batch.feature_lengths, batch.tokens[:, :-1]
                 )
-                memories, limits = (listened.memory,), character_limits(batch.feature_lengths)
-                spelled = greedy_search(recogniser, memories, limits)
+                limits = character_limits(batch.feature_lengths)
+                spelled = greedy_search(recogniser, (recogniser.prepare(listened),), limits)
             count = int(batch.token_lengths.sum()) - len(batch.token_lengths)
             loss_sum += float(las_loss(logits, listened, batch.tokens, batch.token_lengths).attention) * count
             characters += count
@@ -291,7 +291,7 @@ class Trainer:
                 for store, hypotheses in zip((texts, ctc_texts), heard, strict=False):
                     store[index] = decode(hypotheses[row])
                 weights = self._map_of(attention[row], len(corpus.texts[index]) + 1, steps[row])
-                diagonal.append(monotonicity(weights, steps[row]))
+                diagonal.append(monotonicity(weights))
                 if index in self.shown:
                     labels = [*corpus.texts[index], "<eos>"]
                     seconds = corpus.lengths[index] / 100
@@ -376,7 +376,7 @@ def environment(device: torch.device) -> dict[str, str]:
     except OSError:
         commit = ""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"python": platform.python_version(), "torch": torch.__version__, "device": name, "commit": commit or "none"}
+    return {"python": platform.python_version(), "torch": str(torch.__version__), "device": name, "commit": commit or "none"}
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from decoding.greedy import SYNC_EVERY
-from decoding.recogniser import Memories, Recogniser, reorder
+from decoding.recogniser import Heard, Recogniser, reorder
 from utils.vocabulary import EOS, PAD, SOS
 
 
@@ -33,7 +33,7 @@ class _Finished(NamedTuple):
 @torch.no_grad()
 def beam_search(
     recogniser: Recogniser,
-    memories: Memories,
+    heard: tuple[Heard, ...],
     limits: Tensor,
     beam_size: int,
     length_normalization: float = 1.0,
@@ -46,7 +46,7 @@ def beam_search(
     """
     B, K, longest = limits.size(0), beam_size, int(limits.max())
     device, impossible = limits.device, float("-inf")
-    states = recogniser.initial_state(memories, rows=K)
+    states = recogniser.initial_state(heard, rows=K)
     token = torch.full((B * K,), SOS, device=device)
     scores = torch.full((B, K), impossible, device=device)
     scores[:, 0] = 0.0  # all K start alike: the first alone may branch
@@ -57,7 +57,7 @@ def beam_search(
     first_row = torch.arange(B, device=device).unsqueeze(1) * K
 
     for step in range(longest + 1):
-        log_probs, states = recogniser.step(token, states, memories)
+        log_probs, states = recogniser.step(token, states, heard)
         V = log_probs.size(1)
         log_probs[:, [PAD, SOS]] = impossible
         continuations = (scores.unsqueeze(2) + log_probs.view(B, K, V)).flatten(1)

@@ -3,21 +3,21 @@
 import torch
 from torch import Tensor
 
-from decoding.recogniser import Memories, Recogniser
+from decoding.recogniser import Heard, Recogniser
 from utils.vocabulary import CTC_BLANK, EOS, PAD, SOS
 
 SYNC_EVERY = 8  # steps between looks whether all have finished: on a GPU each look waits for the device
 
 
 @torch.no_grad()
-def greedy_search(recogniser: Recogniser, memories: Memories, limits: Tensor) -> list[list[int]]:
+def greedy_search(recogniser: Recogniser, heard: tuple[Heard, ...], limits: Tensor) -> list[list[int]]:
     """Tokens of each utterance, `<eos>` left out; at most `limits (B,)` of them."""
-    states = recogniser.initial_state(memories)
+    states = recogniser.initial_state(heard)
     token = torch.full_like(limits, SOS)
     finished = torch.zeros_like(limits, dtype=torch.bool)
     spelled = []
     for step in range(int(limits.max())):
-        log_probs, states = recogniser.step(token, states, memories)
+        log_probs, states = recogniser.step(token, states, heard)
         log_probs[:, [PAD, SOS]] = float("-inf")
         token = log_probs.argmax(1)
         finished = finished | (token == EOS) | (step >= limits)

@@ -1,19 +1,19 @@
 """One or several trained models as one recogniser: what greedy and beam search ask for the next character."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from decoding import ctc_prefix
 from models.attention import Memory
-from models.las import LAS
-from models.speller import State
+from models.las import LAS, Listened
 
 FRAMES_PER_CHARACTER = 3  # nobody speaks faster than 33 characters a second
 SHORTEST_LIMIT = 10
 
-Memories = tuple[Memory, ...]
-States = tuple[State, ...]
+States = tuple[tuple[Tensor, ...], ...]
 
 
 def character_limits(feature_lengths: Tensor) -> Tensor:
@@ -21,28 +21,51 @@ def character_limits(feature_lengths: Tensor) -> Tensor:
     return SHORTEST_LIMIT + feature_lengths // FRAMES_PER_CHARACTER
 
 
+class Heard(NamedTuple):
+    """An utterance as one model heard it: what its Speller attends to, and what its CTC branch says."""
+
+    memory: Memory
+    ctc: ctc_prefix.Frames | None
+
+
 class Recogniser:
-    """An ensemble: the mean of its models' log-probabilities. Models of different shapes may go together."""
+    """An ensemble: the mean of its models' log-probabilities. Models of different shapes may go together.
 
-    def __init__(self, models: Sequence[LAS]):
-        self.models = [model.eval() for model in models]
+    ctc_weight: share of the CTC branch in what a model says of the next character: `(1 - w) log P_attention(c | g) +
+    w log P_ctc(c | g)`, `g` what was spelled so far. It does not count for a model without a CTC branch.
+    """
 
-    def listen(self, features: Tensor, feature_lengths: Tensor) -> Memories:
+    def __init__(self, models: Sequence[LAS], ctc_weight: float = 0.0):
+        self.models, self.ctc_weight = [model.eval() for model in models], ctc_weight
+
+    def listen(self, features: Tensor, feature_lengths: Tensor) -> tuple[Heard, ...]:
         """`features (B, T, D)`, `feature_lengths (B,)`."""
-        return tuple(model.listen(features, feature_lengths).memory for model in self.models)
+        return tuple(self.prepare(model.listen(features, feature_lengths)) for model in self.models)
 
-    def initial_state(self, memories: Memories, rows: int = 1) -> States:
-        """State before `<sos>` for `rows` hypotheses of each utterance."""
-        pairs = zip(self.models, memories, strict=True)
-        return tuple(model.speller.initial_state(memory, rows) for model, memory in pairs)
+    def prepare(self, listened: Listened) -> Heard:
+        use_ctc = self.ctc_weight > 0 and listened.ctc_log_probs is not None
+        ctc = ctc_prefix.prepare(listened.ctc_log_probs, listened.ctc_lengths) if use_ctc else None
+        return Heard(listened.memory, ctc)
 
-    def step(self, token: Tensor, states: States, memories: Memories) -> tuple[Tensor, States]:
+    def initial_state(self, heard: tuple[Heard, ...], rows: int = 1) -> States:
+        """State before `<sos>` for `rows` hypotheses of each utterance: for each model, of Speller and CTC branch."""
+        states = []
+        for model, (memory, ctc) in zip(self.models, heard, strict=True):
+            states.append(model.speller.initial_state(memory, rows))
+            states.append(() if ctc is None else ctc_prefix.initial_state(ctc, rows))
+        return tuple(states)
+
+    def step(self, token: Tensor, states: States, heard: tuple[Heard, ...]) -> tuple[Tensor, States]:
         """Log-probabilities `(N, V)` of what follows `token (N,)`; see `Speller.step`."""
         log_probs, new = [], []
-        for model, state, memory in zip(self.models, states, memories, strict=True):
-            logits, state, _ = model.speller.step(token, state, memory)
-            log_probs.append(logits.log_softmax(-1))
-            new.append(state)
+        for index, (model, (memory, ctc)) in enumerate(zip(self.models, heard, strict=True)):
+            logits, speller_state, _ = model.speller.step(token, states[2 * index], memory)
+            said, ctc_state = logits.log_softmax(-1), ()
+            if ctc is not None:
+                seen, ctc_state = ctc_prefix.step(token, states[2 * index + 1], ctc)
+                said = (1 - self.ctc_weight) * said + self.ctc_weight * seen
+            log_probs.append(said)
+            new += [speller_state, ctc_state]
         return torch.stack(log_probs).mean(0), tuple(new)
 
 

@@ -35,13 +35,13 @@ def transcribe(
     with tqdm(total=len(corpus), desc="decoding", unit="utt", leave=False, disable=None) as progress:
         for batch in loader:
             batch = batch.to(device)
-            memories = recogniser.listen(batch.features, batch.feature_lengths)
+            heard = recogniser.listen(batch.features, batch.feature_lengths)
             limits = character_limits(batch.feature_lengths)
             if options.mode == "greedy":
-                best = greedy_search(recogniser, memories, limits)
+                best = greedy_search(recogniser, heard, limits)
             else:
                 nbest = beam_search(
-                    recogniser, memories, limits, options.beam_size, options.length_normalization
+                    recogniser, heard, limits, options.beam_size, options.length_normalization
                 )
                 best = [hypotheses[0].tokens for hypotheses in nbest]
             for index, tokens in zip(batch.indices.tolist(), best, strict=True):

@@ -10,8 +10,6 @@ from config import load_config
 from models.las import LAS
 from utils.vocabulary import VOCABULARY
 
-torch.set_num_threads(2)
-
 SMALL = [
     "data.train=[train]",
     "data.dev=dev",
@@ -77,7 +75,7 @@ def make_las(small_settings):
     def make(seed: int = 0, scale: float = 1.0, feature_dim: int = 12, **sections) -> LAS:
         torch.manual_seed(seed)
         settings = {
-            name: {**value, **sections.get(name, {})} if isinstance(value, dict) else value
+            name: {**value, **sections.get(name, {})} if isinstance(value, dict) else sections.get(name, value)
             for name, value in small_settings.items()
         }
         model = LAS(feature_dim, len(VOCABULARY), **settings).eval()

@@ -18,16 +18,16 @@ def project(layer, x, head):
 @pytest.fixture
 def inputs():
     torch.manual_seed(0)
-    previous = torch.rand(2, 2, 3, 9)
-    return torch.randn(2, 3, 5), torch.randn(2, 9, 7), previous / previous.sum(-1, keepdim=True)
+    return torch.randn(2, 3, 5), torch.randn(2, 9, 7), torch.rand(2, 2, 2, 3, 9)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("kind", ["dot", "location"])
 def test_equals_equations_written_out(kind, inputs):
     """Every utterance, query, head and step one by one, over real steps alone."""
-    query, memory, previous = inputs
+    query, memory, past = inputs
     attention = ATTENTION[kind](5, 7, dim=8, heads=2)
-    context, weights = attention(query, attention.project(memory, LENGTHS), previous)
+    context, weights = attention(query, attention.project(memory, LENGTHS), past)
     assert context.shape == (2, 3, 8)
     assert weights.shape == (2, 2, 3, 9)
     for b, length in enumerate(LENGTHS.tolist()):
@@ -38,8 +38,8 @@ def test_equals_equations_written_out(kind, inputs):
                 if kind == "dot":
                     energies = [float(s @ key) / math.sqrt(4) for key in keys]
                 else:
-                    seen = torch.nn.functional.pad(previous[b, head, q], (15, 15)).unfold(0, 31, 1)  # (S, 31)
-                    filtered = seen @ attention.location.weight[:, 0].T  # (S, 10)
+                    seen = torch.nn.functional.pad(past[b, :, head, q], (15, 15)).unfold(1, 31, 1)  # (2, S, 31)
+                    filtered = torch.einsum("psw,cpw->sc", seen, attention.location.weight)  # (S, 10)
                     location = filtered @ attention.location_key.weight.T
                     energies = [
                         float(attention.energy[head] @ torch.tanh(s + key + location[i])) for i, key in enumerate(keys)
@@ -52,22 +52,25 @@ def test_equals_equations_written_out(kind, inputs):
 
 
 def test_padding_has_no_weight_even_in_bf16(inputs):
-    query, memory, previous = inputs
+    query, memory, past = inputs
     memory[1, 4:] = 1e4
     attention = DotAttention(5, 7, dim=8, heads=2)
     with torch.autocast("cpu", torch.bfloat16):
-        _, weights = attention(query, attention.project(memory, LENGTHS), previous)
+        _, weights = attention(query, attention.project(memory, LENGTHS), past)
     assert weights.dtype == torch.float32
     assert (weights[1, :, :, 4:] == 0).all()
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 2, 3))
 
 
 def test_location_attention_reads_where_it_was(inputs):
-    query, memory, previous = inputs
+    query, memory, past = inputs
     attention = LocationAttention(5, 7, dim=8, heads=2)
     projected = attention.project(memory, LENGTHS)
-    moved = previous.roll(1, dims=3)
-    assert not torch.allclose(attention(query, projected, previous)[1], attention(query, projected, moved)[1])
+    weights = attention(query, projected, past)[1]
+    for part in range(2):  # the step before, and all steps so far
+        moved = past.clone()
+        moved[:, part] = moved[:, part].roll(1, dims=3)
+        assert not torch.allclose(attention(query, projected, moved)[1], weights)
 
 
 def test_heads_must_divide_dim():

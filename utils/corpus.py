@@ -129,7 +129,7 @@ def _load(path: Path) -> np.ndarray:
         reason = " ".join(str(error).split())
         if "Python objects" in reason or "object arrays" in reason:
             raise BadFile("an object array (pickled)", "a plain array; pickles can run code and are not read") from None
-        if "pickled data" in reason or "magic" in reason:
+        if "pickled" in reason or "magic" in reason:
             raise BadFile("something that is not a .npy file", "a .npy array") from None
         if "mmap length" in reason or "memory map" in reason:
             raise BadFile("a truncated file", "as many bytes as its header promises") from None

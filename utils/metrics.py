@@ -28,15 +28,15 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
     )
 
 
-def monotonicity(attention: Tensor, steps: int) -> float:
-    """How far an attention map `(U, S)` moves forward through the utterance's `steps`.
+def monotonicity(attention: Tensor) -> float:
+    """How far an attention map `(U, S)` of one utterance is a diagonal: its correlation.
 
-    The attention's centre `c_u` (mean position, as a share of the utterance) makes a way of length
-    `sum |c_{u+1} - c_u|`, of which `c_U - c_1` is progress. Returned is progress over way, the way taken as at least
-    half the utterance: 1 for a diagonal, near 0 for a flat map or one that jumps to and fro.
+    Taken as a joint distribution of character `u` and step `s`, the map has a Pearson correlation between the two:
+    1 for a straight diagonal, 0 for a map that is flat or stands still, a third for one that runs through three times.
     """
-    if len(attention) < 2:
-        return 1.0
-    centre = attention @ torch.arange(attention.size(1), device=attention.device, dtype=attention.dtype) / steps
-    moves = centre.diff()
-    return float(moves.sum() / moves.abs().sum().clamp(min=0.5))
+    U, S = attention.shape
+    joint = attention.double() / attention.sum()
+    u, s = torch.arange(U, dtype=torch.double), torch.arange(S, dtype=torch.double)
+    u, s = u - joint.sum(1) @ u, s - joint.sum(0) @ s
+    spread = (joint.sum(1) @ u**2 * (joint.sum(0) @ s**2)).sqrt()
+    return float(u @ joint @ s / spread) if spread > 1e-9 else 0.0

@@ -1,0 +1,200 @@
+"""train.py and test.py from outside, on toy speech: it learns, survives being killed, and writes exact bytes."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from matplotlib.image import imread
+
+from config import load_config
+from tests.conftest import SMALL
+from utils.checkpoint import load_checkpoint
+
+HOME = Path(__file__).parents[1]
+ENVIRONMENT = {"OMP_NUM_THREADS": "2", **os.environ}  # as many threads in every run: sums depend on how they are split
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, *arguments]
+
+
+def run(*arguments: str, cwd=HOME, expect: int = 0) -> subprocess.CompletedProcess:
+    result = subprocess.run(
+        command(str(HOME / arguments[0]), *arguments[1:]), cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert result.returncode == expect, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def trained(toy_root, tmp_path_factory):
+    """A run that has learned toy speech, what it printed, and the arguments that made it."""
+    runs = tmp_path_factory.mktemp("runs")
+    arguments = [*SMALL, f"data.root={toy_root}", f"run.dir={runs}", "run.name=toy", "training.epochs=24"]
+    return runs / "toy", run("train.py", *arguments), arguments
+
+
+def test_it_learns_and_aligns(trained):
+    folder, result, _ = trained
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert metrics["epoch"].tolist() == list(range(1, 25))
+    best = metrics.loc[metrics["dev_distance"].idxmin()]
+    assert best["dev_cer"] < 0.1
+    assert best["dev_monotonicity"] > 0.8
+    assert metrics["dev_monotonicity"][0] < 0.5
+    for column in ("train_loss", "dev_loss", "learning_rate", "teacher_forcing_rate", "gradient_norm"):
+        assert metrics[column].notna().all()
+    assert (metrics["utterances_per_second"] > 0).all()
+    assert metrics["data_wait"].between(0, 1).all()
+    assert "found: F23 layout, 12-dim mfcc, transcripts with sos/eos: train, 96 utterances" in result.stdout
+    assert "time reduction 4x, data has 9." in result.stdout
+
+
+def test_what_a_run_leaves(trained):
+    folder, result, arguments = trained
+    assert {"config.yaml", "best.pt", "last.pt", "metrics.csv", "attention", "train.log"} <= set(os.listdir(folder))
+    assert load_config(folder / "config.yaml") == load_config(overrides=arguments)
+    pictures = sorted((folder / "attention").glob("epoch-*.png"))
+    assert [picture.name for picture in pictures] == [f"epoch-{epoch:03d}.png" for epoch in range(1, 25)]
+    height, width = imread(folder / "attention" / "first-and-best.png").shape[:2]
+    assert height > 200
+    assert width > 400
+    log = (folder / "train.log").read_text()
+    for line in result.stdout.splitlines():
+        assert line in log
+    best = load_checkpoint(folder / "best.pt")
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert best["epoch"] == metrics["dev_distance"].idxmin() + 1
+
+
+def test_a_finished_run_is_not_trained_again(trained):
+    folder, _, arguments = trained
+    before = (folder / "last.pt").read_bytes()
+    assert "all 24 epochs are done" in run("train.py", *arguments).stdout
+    assert (folder / "last.pt").read_bytes() == before
+
+
+def test_other_settings_under_the_same_name_are_refused(trained):
+    _, _, arguments = trained
+    result = run("train.py", *arguments, "training.batch_size=9", expect=2)
+    assert "training.batch_size: was 8, is now 9" in result.stderr
+    assert "run.name" in result.stderr
+
+
+def test_a_split_is_scored(trained, toy_root):
+    folder, _, arguments = trained
+    result = run("test.py", *arguments, "--split", "dev", "decoding.beam_size=4")
+    last = result.stdout.strip().splitlines()[-1]
+    predictions = pd.read_csv(folder / "predictions-dev.csv", keep_default_na=False)
+    assert list(predictions.columns) == ["id", "reference", "hypothesis", "distance"]
+    assert predictions["id"].tolist() == [f"dev-{number:03d}" for number in range(12)]
+    distance = predictions["distance"].mean()
+    cer = 100 * predictions["distance"].sum() / predictions["reference"].str.len().sum()
+    assert last.startswith(f"dev: 12 utterances, distance {distance:.3f}, CER {cer:.2f} %, WER ")
+    assert last.endswith(" s (beam 4)")
+    assert cer < 10
+    greedy = run("test.py", *arguments, "--split", "dev", "decoding.mode=greedy", "decoding.ctc_weight=0").stdout.strip().splitlines()[-1]
+    assert greedy.endswith(" s (greedy)")
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert f"distance {metrics['dev_distance'].min():.3f}" in greedy  # the distance that picked best.pt
+
+
+def test_the_submission_to_the_byte(trained, tmp_path):
+    """Without --split: data.test, in sorted file order, whatever the batches; several checkpoints as an ensemble."""
+    folder, _, arguments = trained
+    result = run("test.py", *arguments, "decoding.batch_size=1", cwd=tmp_path)
+    alone = (tmp_path / "submission.csv").read_bytes()
+    assert result.stdout.strip().splitlines()[-1].startswith("test: 9 utterances, ")
+    both = [str(folder / "best.pt"), str(folder / "best.pt")]
+    ensemble = tmp_path / "more" / "ensemble.csv"
+    run("test.py", "--checkpoint", *both, *arguments, f"test.submission={ensemble}", cwd=tmp_path)
+    assert ensemble.read_bytes() == alone
+    with (tmp_path / "submission.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["index", "label"]
+    assert [row[0] for row in rows[1:]] == [str(index) for index in range(9)]
+    lines = [f'{index},{label}' if label else f'{index},""' for index, label in rows[1:]]
+    assert alone == ("\n".join(["index,label", *lines]) + "\n").encode()
+    assert any(len(row[1]) > 1 for row in rows[1:])
+
+
+def test_an_empty_prediction_is_an_empty_string(tmp_path):
+    from test import write_csv
+
+    path = tmp_path / "s.csv"
+    write_csv(path, pd.DataFrame([(0, ""), (1, "IT'S")], columns=["index", "label"]))
+    assert path.read_bytes() == b'index,label\n0,""\n1,IT\'S\n'
+
+
+def test_killed_in_the_middle_it_ends_with_the_same_weights(toy_root, tmp_path):
+    arguments = [*SMALL, f"data.root={toy_root}", "training.epochs=4", "training.schedule=plateau", f"run.dir={tmp_path}"]
+    arguments += ["training.teacher_forcing={start: 0.9, stages: [{from_epoch: 2, factor: 0.9, floor: 0.5}]}"]
+    run("train.py", *arguments, "run.name=unbroken")
+    process = subprocess.Popen(
+        command(str(HOME / "train.py"), *arguments, "run.name=killed"), cwd=HOME, env=ENVIRONMENT, stdout=subprocess.PIPE
+    )
+    for line in process.stdout:
+        if line.startswith(b"epoch   2"):
+            break
+    time.sleep(0.3)  # into epoch 3
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = load_checkpoint(tmp_path / "killed" / "last.pt")["epoch"]
+    assert 2 <= done < 4
+    assert f"after epoch {done}" in run("train.py", *arguments, "run.name=killed").stdout
+    for file in ("last.pt", "best.pt"):
+        unbroken, resumed = (load_checkpoint(tmp_path / name / file) for name in ("unbroken", "killed"))
+        assert unbroken["epoch"] == resumed["epoch"]
+        for name, weights in unbroken["model"].items():
+            assert torch.equal(weights, resumed["model"][name]), name
+    losses = [pd.read_csv(tmp_path / name / "metrics.csv")["train_loss"].tolist() for name in ("unbroken", "killed")]
+    assert losses[0] == losses[1]
+
+
+def test_a_run_that_does_not_align_says_so(toy_root, tmp_path):
+    arguments = [*SMALL, f"data.root={toy_root}", f"run.dir={tmp_path}", "run.name=stuck", "training.epochs=8"]
+    result = run("train.py", *arguments, "training.learning_rate=1e-9")
+    assert "not aligned after 8 epochs" in result.stdout
+    assert "training.ctc_weight=0.3" in result.stdout
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_a_message(toy_root, tmp_path):
+    arguments = [*SMALL, f"data.root={toy_root}", f"run.dir={tmp_path}", "run.name=wild", "training.epochs=3"]
+    arguments += ["training.learning_rate=1e30", "training.warmup_epochs=0"]
+    result = run("train.py", *arguments, expect=2)
+    assert "skipped a batch whose gradient is not finite: train-" in result.stdout
+    assert "lower training.learning_rate" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train.py", "data.root=nowhere"], ["nowhere", "kaggle competitions download", "make demo"]),
+        (["test.py", "run.name=never"], ["best.pt", "train first"]),
+        (["train.py", "training.device=cuda"], ["training.device", "no CUDA"]),
+        (["train.py", "model.attention.heads=5"], ["model.attention.heads"]),
+    ],
+)
+def test_clear_messages(arguments, words, toy_root, tmp_path):
+    if "cuda" in arguments[1] and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    base = [*SMALL, f"data.root={toy_root}", f"run.dir={tmp_path}"]
+    result = run(arguments[0], *base, *arguments[1:], expect=2)
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+def test_help_lists_flags_and_keys():
+    for file in ("train.py", "test.py"):
+        text = run(file, "--help").stdout
+        assert "--config" in text
+        assert "training.teacher_forcing.start=1.0" in text
+    assert "--checkpoint" in text
+    assert "--split" in text
