@@ -35,7 +35,7 @@ def load_models(paths: list[Path]):
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Unix line ends on every system; an empty text is written as "" and so reads back as empty text."""
+    """Unix line ends on every system; an empty text is an empty field."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(path, index=False, lineterminator="\n")
