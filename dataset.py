@@ -1,8 +1,8 @@
 """The Kaggle layout as batches: check every file, normalise, augment, bucket by length, pad.
 
-    corpus = load_corpus([find_partition(root, name) for name in names], ...)    # every file read and checked once
-    loader = make_loader(FeatureDataset(corpus, augment), BucketSampler(corpus.lengths, ...), ...)
-    for batch in loader: ...                                                      # padded tensors
+corpus = load_corpus([find_partition(root, name) for name in names], ...)    # every file read and checked once
+loader = make_loader(FeatureDataset(corpus, augment), BucketSampler(corpus.lengths, ...), ...)
+for batch in loader: ...                                                      # padded tensors
 """
 
 from collections import Counter
@@ -161,9 +161,7 @@ def _check_shape(record: _Record, path: Path, expected: FeatureFormat) -> None:
         record.complain(path, f"shape {record.shape}", f"shape {shape}, the feature dimension of the others")
 
 
-def _check_length(
-    record: _Record, path: Path, expected: FeatureFormat, character_limit: Callable[[int], int]
-) -> None:
+def _check_length(record: _Record, path: Path, expected: FeatureFormat, character_limit: Callable[[int], int]) -> None:
     frames = record.shape[0 if expected.time_first else 1]
     doubled = sum(a == b for a, b in zip(record.text, record.text[1:], strict=False))
     limit = character_limit(frames)

@@ -1,8 +1,8 @@
 """Decodes a partition with a trained model: scores it where there are transcripts, writes the submission.
 
-    python test.py                                   # data.test with runs/NAME/best.pt -> submission.csv
-    python test.py --split dev-clean                 # any partition with transcripts: its distance
-    python test.py --checkpoint a.pt b.pt            # several models as one ensemble
+python test.py                                   # data.test with runs/NAME/best.pt -> submission.csv
+python test.py --split dev-clean                 # any partition with transcripts: its distance
+python test.py --checkpoint a.pt b.pt            # several models as one ensemble
 """
 
 import re
@@ -53,9 +53,7 @@ def main() -> None:
     config = load_config(args.config, [*args.overrides, *overrides])
     folder, say = config.run.path, make_logger().info
     paths = [Path(text) for text in args.checkpoint if text not in overrides] or [folder / "best.pt"]
-    options = DecodingOptions(
-        config.decoding.mode, config.decoding.beam_size, config.decoding.length_normalization
-    )
+    options = DecodingOptions(config.decoding.mode, config.decoding.beam_size, config.decoding.length_normalization)
 
     device = choose_device(config.training.device)
     models, feature_format = load_models(paths)

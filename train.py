@@ -1,8 +1,8 @@
 """Trains Listen, Attend and Spell; run again with the same run.name, it resumes.
 
-    python train.py                                          # config.yaml
-    python train.py --config configs/demo.yaml               # another file's values over config.yaml's
-    python train.py run.name=small training.epochs=20        # single keys over both
+python train.py                                          # config.yaml
+python train.py --config configs/demo.yaml               # another file's values over config.yaml's
+python train.py run.name=small training.epochs=20        # single keys over both
 """
 
 import os
@@ -15,13 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from config import Config, command_parser, flatten, load_config, to_yaml
 from dataset import Batch, BucketSampler, Corpus, FeatureDataset, FeatureFormat, load_corpus, make_loader
-from decoding.greedy import ctc_greedy, greedy_search
-from decoding.recogniser import Recogniser, character_limits
 from models.las import LAS, las_loss
 from models.listener import Listener
 from utils.augment import Augmentation
@@ -29,16 +26,15 @@ from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.corpus import find_partition
 from utils.device import choose_device, choose_precision
 from utils.errors import UserError, run_command
+from utils.evaluation import evaluate, utterances_to_show
 from utils.logs import make_logger
-from utils.metrics import monotonicity, score
 from utils.schedules import learning_rate, teacher_forcing_rate
 from utils.tracking import Tracker
 from utils.visualization import AttentionMap, save_attention_maps, save_first_and_best
-from utils.vocabulary import PAD, VOCABULARY, decode
+from utils.vocabulary import VOCABULARY
 
 ALIGNED = 0.5  # monotonicity from which a model counts as aligned
 PATIENCE = 8  # epochs without alignment before a run says so
-MAPS, PREDICTIONS = 3, 24  # dev utterances drawn, and listed in wandb, every epoch
 MAX_BAD_STEPS = 3  # losses in a row that are not finite before a run stops
 ADVICE = """not aligned after {epoch} epochs: attention does not move along the speech (monotonicity {value:.2f}).
 What usually helps, in this order: training.ctc_weight=0.3 with at most 4x time reduction (two strides of 2);
@@ -91,8 +87,7 @@ class Trainer:
         self.train_loader = make_loader(dataset, self.sampler, config.data.workers, self.device)
         dev_sampler = BucketSampler(self.dev_corpus.lengths, config.training.batch_size)
         self.dev_loader = make_loader(FeatureDataset(self.dev_corpus), dev_sampler, 0, self.device)
-        by_length = np.argsort([len(text) for text in self.dev_corpus.texts], kind="stable")
-        self.shown = [int(by_length[round(q * (len(by_length) - 1))]) for q in np.linspace(0.3, 0.9, MAPS)]
+        self.shown = utterances_to_show(self.dev_corpus)
 
         steps, ctc_steps = (count / 1000 for count in listener.steps(1000))
         per_character = self.train_corpus.frames_per_character
@@ -103,9 +98,7 @@ class Trainer:
             + (f", {per_character * ctc_steps:.2f} for CTC" if self.settings["ctc"] else "")
         )
 
-    def _load(
-        self, role: str, names: list[str], listener: Listener, feature_format: FeatureFormat | None
-    ) -> Corpus:
+    def _load(self, role: str, names: list[str], listener: Listener, feature_format: FeatureFormat | None) -> Corpus:
         data = self.config.data
         partitions = [find_partition(data.root, name) for name in names]
         for partition in partitions:
@@ -165,7 +158,7 @@ class Trainer:
         for epoch in range(done + 1, epochs + 1):
             start = time.perf_counter()
             train = self._train_epoch(epoch)
-            dev, maps, predictions = self._evaluate()
+            dev, maps, predictions = evaluate(self.model, self.dev_loader, self.shown, self.device, self.precision)
             row = {"epoch": epoch, **train, **dev, "seconds": time.perf_counter() - start}
             best_before = min((past["dev_distance"] for past in self.history), default=float("inf"))
             is_best = row["dev_distance"] < best_before
@@ -174,7 +167,11 @@ class Trainer:
             self._save(is_best)
             best = row if is_best else min(self.history, key=lambda past: past["dev_distance"])
             tracker.log(
-                epoch, row, picture, predictions, {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]}
+                epoch,
+                row,
+                picture,
+                predictions,
+                {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]},
             )
             self._summarise(row, is_best)
         tracker.finish()
@@ -219,8 +216,8 @@ class Trainer:
                 self.say(f"epoch {epoch}: skipped a batch whose gradient is not finite: {names}")
                 if bad == MAX_BAD_STEPS:
                     raise UserError(
-                        f"{MAX_BAD_STEPS} batches in a row gave no finite gradient. {self.folder / 'last.pt'} holds the "
-                        "epoch before; a lower training.learning_rate or training.clip_norm usually helps"
+                        f"{MAX_BAD_STEPS} batches in a row gave no finite gradient; last.pt holds the epoch before. "
+                        "A lower training.learning_rate or training.clip_norm usually helps"
                     )
                 continue
             count = int(batch.token_lengths.sum()) - len(batch.token_lengths)
@@ -230,7 +227,7 @@ class Trainer:
             if index % 10 == 0 or index == steps - 1:
                 elapsed = time.perf_counter() - start
                 progress.set_postfix_str(
-                    f"loss {float(totals[0]) / characters:.3f}, distance {distances[-1] if distances else float('nan'):.2f}, "
+                    f"loss {float(totals[0]) / characters:.3f}, distance {(distances or [float('nan')])[-1]:.2f}, "
                     f"lr {rate:.1e}, tf {forcing:.2f}, |g| {float(norm):.2f}, "
                     f"{utterances / elapsed:.1f} utt/s, waiting {waiting / elapsed:.0%}"
                 )
@@ -246,12 +243,10 @@ class Trainer:
         }
 
     def _train_step(self, batch: Batch, forcing: float):
-        """Forward, backward, update; returns the losses and the gradient norm (the update is left out if not finite)."""
+        """Forward, backward, update; returns losses and gradient norm (there is no update if it is not finite)."""
         training = self.config.training
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits, _, listened = self.model(
-                batch.features, batch.feature_lengths, batch.tokens[:, :-1], forcing
-            )
+            logits, _, listened = self.model(batch.features, batch.feature_lengths, batch.tokens[:, :-1], forcing)
         loss = las_loss(
             logits, listened, batch.tokens, batch.token_lengths, training.ctc_weight, training.label_smoothing
         )
@@ -262,62 +257,7 @@ class Trainer:
             self.optimizer.step()
         return loss, norm
 
-    # ------------------------------------------------------------------------------------------------------ evaluation
-
-    @torch.no_grad()
-    def _evaluate(self) -> tuple[dict[str, float], list[AttentionMap], list[tuple]]:
-        """Dev metrics, attention maps along the true transcripts, and (id, reference, hypothesis, distance) rows."""
-        corpus, device = self.dev_corpus, self.device
-        recogniser = Recogniser([self.model])
-        texts, ctc_texts, diagonal = [""] * len(corpus), [""] * len(corpus), []
-        maps: dict[int, AttentionMap] = {}
-        loss_sum = characters = 0.0
-        for batch in tqdm(self.dev_loader, "dev", unit="batch", leave=False, disable=None):
-            batch = batch.to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                logits, attention, listened = self.model(
-                    batch.features, batch.feature_lengths, batch.tokens[:, :-1]
-                )
-                limits = character_limits(batch.feature_lengths)
-                spelled = greedy_search(recogniser, (recogniser.prepare(listened),), limits)
-            count = int(batch.token_lengths.sum()) - len(batch.token_lengths)
-            loss_sum += float(las_loss(logits, listened, batch.tokens, batch.token_lengths).attention) * count
-            characters += count
-            heard = [spelled]
-            if listened.ctc_log_probs is not None:
-                heard.append(ctc_greedy(listened.ctc_log_probs, listened.ctc_lengths))
-            steps = listened.memory.mask[:, 0, 0].sum(1).tolist()
-            for row, index in enumerate(batch.indices.tolist()):
-                for store, hypotheses in zip((texts, ctc_texts), heard, strict=False):
-                    store[index] = decode(hypotheses[row])
-                weights = self._map_of(attention[row], len(corpus.texts[index]) + 1, steps[row])
-                diagonal.append(monotonicity(weights))
-                if index in self.shown:
-                    labels = [*corpus.texts[index], "<eos>"]
-                    seconds = corpus.lengths[index] / 100
-                    maps[index] = AttentionMap(corpus.paths[index].stem, labels, weights.numpy(), seconds)
-
-        result = score(corpus.texts, texts)
-        metrics = {
-            "dev_loss": loss_sum / characters,
-            "dev_distance": result.distance,
-            "dev_cer": result.cer,
-            "dev_wer": result.wer,
-            "dev_monotonicity": sum(diagonal) / len(diagonal),
-        }
-        if self.settings["ctc"]:
-            metrics["dev_ctc_distance"] = score(corpus.texts, ctc_texts).distance
-        listed = range(min(PREDICTIONS, len(corpus)))
-        rows = [
-            (corpus.paths[i].stem, corpus.texts[i], texts[i], round(score([corpus.texts[i]], [texts[i]]).distance))
-            for i in listed
-        ]
-        return metrics, [maps[index] for index in dict.fromkeys(self.shown)], rows
-
-    @staticmethod
-    def _map_of(attention: Tensor, characters: int, steps: int) -> Tensor:
-        """`(H, U, S)` of a padded batch to the utterance's own `(U, S)`, heads averaged."""
-        return attention[:, :characters, :steps].mean(0).float().cpu()
+    # --------------------------------------------------------------------------------------------------------- keeping
 
     def _draw(self, epoch: int, maps: list[AttentionMap], row: dict, is_best: bool) -> Path:
         folder = self.folder / "attention"
@@ -331,11 +271,10 @@ class Trainer:
         if is_best and first.exists():
             with np.load(first, allow_pickle=False) as kept:
                 before = AttentionMap(middle.utterance, middle.characters, kept["weights"], middle.seconds)
-                titles = (f"epoch 1, distance {float(kept['distance']):.2f}", f"epoch {epoch}, distance {row['dev_distance']:.2f}")
+                distances = {1: float(kept["distance"]), epoch: row["dev_distance"]}
+                titles = tuple(f"epoch {which}, distance {distances[which]:.2f}" for which in (1, epoch))
             save_first_and_best(folder / "first-and-best.png", before, middle, titles)
         return picture
-
-    # --------------------------------------------------------------------------------------------------------- keeping
 
     def _save(self, is_best: bool) -> None:
         checkpoint = {
@@ -376,7 +315,12 @@ def environment(device: torch.device) -> dict[str, str]:
     except OSError:
         commit = ""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"python": platform.python_version(), "torch": str(torch.__version__), "device": name, "commit": commit or "none"}
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "device": name,
+        "commit": commit or "none",
+    }
 
 
 def main() -> None:

@@ -30,13 +30,64 @@ SAMPLE_RATE, MEL_BANDS, WINDOW, HOP = 16_000, 28, 400, 160  # 25 ms and 10 ms
 
 ACCENTS = ("en-us", "en-us-nyc", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbcwmd", "en-029")
 VOICES = {  # eSpeak NG's voice variants: each is a speaker
-    "train": (
-        "adam Alex Alicia announcer antonio aunty belinda benjamin boris caleb david Denis Diogo ed edward f1 f2 f4 "
-        "Gene grandma grandpa gustave Henrique Hugo ian iven john klatt klatt2 klatt4 Lee linda m1 m2 m4 m5 m7 marcelo "
-        "Marco max Michael michel miguel Mike norbert pablo paul pedro quincy rob sandro steph travis zac"
-    ).split(),
-    "dev": "f3 m3 robert steph2 victor Annie Mario m8".split(),
-    "test": "f5 m6 shelby Andrea steph3 Gene2 Jacky iven3".split(),
+    "train": [
+        "adam",
+        "Alex",
+        "Alicia",
+        "announcer",
+        "antonio",
+        "aunty",
+        "belinda",
+        "benjamin",
+        "boris",
+        "caleb",
+        "david",
+        "Denis",
+        "Diogo",
+        "ed",
+        "edward",
+        "f1",
+        "f2",
+        "f4",
+        "Gene",
+        "grandma",
+        "grandpa",
+        "gustave",
+        "Henrique",
+        "Hugo",
+        "ian",
+        "iven",
+        "john",
+        "klatt",
+        "klatt2",
+        "klatt4",
+        "Lee",
+        "linda",
+        "m1",
+        "m2",
+        "m4",
+        "m5",
+        "m7",
+        "marcelo",
+        "Marco",
+        "max",
+        "Michael",
+        "michel",
+        "miguel",
+        "Mike",
+        "norbert",
+        "pablo",
+        "paul",
+        "pedro",
+        "quincy",
+        "rob",
+        "sandro",
+        "steph",
+        "travis",
+        "zac",
+    ],
+    "dev": ["f3", "m3", "robert", "steph2", "victor", "Annie", "Mario", "m8"],
+    "test": ["f5", "m6", "shelby", "Andrea", "steph3", "Gene2", "Jacky", "iven3"],
 }
 
 # Sentences: each {name} is filled from the list of that name; an underscore stands for a space.
@@ -158,7 +209,9 @@ def make_corpus(root: Path, sizes: dict[str, int] = SIZES, seed: int = SEED) -> 
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         voices = VOICES[name]
-        for number, sentence in enumerate(tqdm(make_sentences(size, generator, seen), f"speaking {name}", leave=False, disable=None)):
+        for number, sentence in enumerate(
+            tqdm(make_sentences(size, generator, seen), f"speaking {name}", leave=False, disable=None)
+        ):
             speaker = number % len(voices)
             voice = f"{generator.choice(ACCENTS)}+{voices[speaker]}"
             speech = synthesiser.speak(

@@ -47,7 +47,7 @@ def step(token: Tensor, state: State, frames: Frames) -> tuple[Tensor, State]:
     For `<eos>` it is the log-probability that the text ends there. `<sos>` appends nothing.
     """
     in_character, in_blank, last, score = _append(token, state, frames)
-    B, S, V = frames.log_probs.shape
+    B, S, _ = frames.log_probs.shape
     rows = token.size(0) // B
 
     either = _shift(torch.logaddexp(in_character, in_blank), start=(last == SOS))
@@ -64,7 +64,7 @@ def step(token: Tensor, state: State, frames: Frames) -> tuple[Tensor, State]:
 
 def _append(token: Tensor, state: State, frames: Frames) -> State:
     """Forward variables of the prefixes with `token` appended; rows with `<sos>` stay as they are."""
-    in_character, in_blank, last, score, *scored = state
+    in_character, in_blank, last, _, *scored = state
     if not scored:
         return state  # <sos>, the first step
     rows = token.size(0) // frames.log_probs.size(0)

@@ -40,9 +40,7 @@ def transcribe(
             if options.mode == "greedy":
                 best = greedy_search(recogniser, heard, limits)
             else:
-                nbest = beam_search(
-                    recogniser, heard, limits, options.beam_size, options.length_normalization
-                )
+                nbest = beam_search(recogniser, heard, limits, options.beam_size, options.length_normalization)
                 best = [hypotheses[0].tokens for hypotheses in nbest]
             for index, tokens in zip(batch.indices.tolist(), best, strict=True):
                 texts[index] = decode(tokens)

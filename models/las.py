@@ -78,9 +78,7 @@ def las_loss(
     """
     target_lengths = token_lengths - 1
     targets = tokens[:, 1:].masked_fill(~length_mask(target_lengths, tokens.size(1) - 1), IGNORED)
-    attention = F.cross_entropy(
-        logits.transpose(1, 2), targets, ignore_index=IGNORED, label_smoothing=label_smoothing
-    )
+    attention = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, label_smoothing=label_smoothing)
     if listened.ctc_log_probs is None:
         return Loss(attention, attention, attention.new_zeros(()))
     ctc = F.ctc_loss(

@@ -50,9 +50,7 @@ class Speller(nn.Module):
         state, spoken = self._recur(self.embedding(token), state, memory, self._dropout_masks(0, token))
         return self._distribution(spoken), state, state[-1][:, 0]
 
-    def forward(
-        self, tokens: Tensor, memory: Memory, teacher_forcing_rate: float = 1.0
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, memory: Memory, teacher_forcing_rate: float = 1.0) -> tuple[Tensor, Tensor]:
         """Spells along given transcripts.
 
         tokens: `(B, U)`, starting with `<sos>`. With `teacher_forcing_rate` below 1, each true character is replaced,

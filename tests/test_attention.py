@@ -74,5 +74,5 @@ def test_location_attention_reads_where_it_was(inputs):
 
 
 def test_heads_must_divide_dim():
-    with pytest.raises(ValueError, match="multiple of model.attention.heads"):
+    with pytest.raises(ValueError, match=r"multiple of model\.attention\.heads"):
         DotAttention(5, 7, dim=8, heads=3)

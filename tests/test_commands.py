@@ -101,7 +101,11 @@ def test_a_split_is_scored(trained, toy_root):
     assert last.startswith(f"dev: 12 utterances, distance {distance:.3f}, CER {cer:.2f} %, WER ")
     assert last.endswith(" s (beam 4)")
     assert cer < 10
-    greedy = run("test.py", *arguments, "--split", "dev", "decoding.mode=greedy", "decoding.ctc_weight=0").stdout.strip().splitlines()[-1]
+    greedy = (
+        run("test.py", *arguments, "--split", "dev", "decoding.mode=greedy", "decoding.ctc_weight=0")
+        .stdout.strip()
+        .splitlines()[-1]
+    )
     assert greedy.endswith(" s (greedy)")
     metrics = pd.read_csv(folder / "metrics.csv")
     assert f"distance {metrics['dev_distance'].min():.3f}" in greedy  # the distance that picked best.pt
@@ -136,11 +140,20 @@ def test_an_empty_prediction_is_an_empty_string(tmp_path):
 
 
 def test_killed_in_the_middle_it_ends_with_the_same_weights(toy_root, tmp_path):
-    arguments = [*SMALL, f"data.root={toy_root}", "training.epochs=4", "training.schedule=plateau", f"run.dir={tmp_path}"]
+    arguments = [
+        *SMALL,
+        f"data.root={toy_root}",
+        "training.epochs=4",
+        "training.schedule=plateau",
+        f"run.dir={tmp_path}",
+    ]
     arguments += ["training.teacher_forcing={start: 0.9, stages: [{from_epoch: 2, factor: 0.9, floor: 0.5}]}"]
     run("train.py", *arguments, "run.name=unbroken")
     process = subprocess.Popen(
-        command(str(HOME / "train.py"), *arguments, "run.name=killed"), cwd=HOME, env=ENVIRONMENT, stdout=subprocess.PIPE
+        command(str(HOME / "train.py"), *arguments, "run.name=killed"),
+        cwd=HOME,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
     )
     for line in process.stdout:
         if line.startswith(b"epoch   2"):

@@ -163,7 +163,9 @@ def test_batches_do_not_depend_on_workers_or_cache(toy_root):
     def epoch_of(workers, keep):
         corpus = load_corpus([find_partition(toy_root, "train")], "mean", keep=keep, say=quiet)
         assert (corpus.features is not None) == keep
-        augmentation = Augmentation(seed=4, from_epoch=1, **{**OFF, "time_masks": 2, "time_width": 9, "time_fraction": 1})
+        augmentation = Augmentation(
+            seed=4, from_epoch=1, **{**OFF, "time_masks": 2, "time_width": 9, "time_fraction": 1}
+        )
         sampler = BucketSampler(corpus.lengths, 8, seed=0, speed=0.1)
         sampler.epoch = 2
         return list(make_loader(FeatureDataset(corpus, augmentation), sampler, workers, CPU))

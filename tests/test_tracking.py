@@ -76,7 +76,6 @@ def test_when_wandb_fails_the_run_goes_on_and_one_line_says_so(tmp_path, monkeyp
 
     class Dying:
         id = "x"
-        summary = {}
 
         def log(self, *arguments, **more):
             raise RuntimeError("broken pipe")

@@ -31,11 +31,12 @@ def load_checkpoint(path: str | Path) -> dict:
     except Exception as error:  # a damaged pickle can fail in any way; none of them runs code
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: cannot be read as a checkpoint ({reason}); it is damaged or not one") from None
-    if not isinstance(checkpoint, dict) or not KEYS <= checkpoint.keys():
+    if not isinstance(checkpoint, dict) or not checkpoint.keys() >= KEYS:
         raise UserError(f"{path}: found something else, expected a checkpoint that train.py wrote")
     if tuple(checkpoint["vocabulary"]) != VOCABULARY:
         raise UserError(
-            f"{path}: found a model of {len(checkpoint['vocabulary'])} tokens, expected this project's {len(VOCABULARY)}"
+            f"{path}: found a model of {len(checkpoint['vocabulary'])} tokens, expected one of this project's "
+            f"{len(VOCABULARY)}"
         )
     return checkpoint
 

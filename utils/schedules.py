@@ -1,4 +1,4 @@
-"""Learning rate and teacher forcing rate, as functions of where training stands: nothing to store, nothing to resume."""
+"""Learning rate and teacher forcing rate, as functions of where training stands: there is nothing to resume."""
 
 import math
 from collections.abc import Sequence

@@ -52,9 +52,7 @@ def save_attention_maps(path: Path, maps: Sequence[AttentionMap], title: str) ->
     figure.savefig(path)
 
 
-def save_first_and_best(
-    path: Path, first: AttentionMap, best: AttentionMap, titles: tuple[str, str]
-) -> None:
+def save_first_and_best(path: Path, first: AttentionMap, best: AttentionMap, titles: tuple[str, str]) -> None:
     """The same utterance after the first epoch and after the best one, as PNG."""
     figure, axes = _figure(2, len(best.characters))
     for panel, attention, title in zip(axes, (first, best), titles, strict=True):
