@@ -25,6 +25,7 @@ from utils.errors import UserError
 from utils.vocabulary import PAD, encode
 
 READERS = 16  # threads that read files: a network disk answers slowly, but many at a time
+FULL_SIZES = {"train-clean-100": 28_539, "train-clean-360": 104_014, "dev-clean": 2_703, "test-clean": 2_620}
 LISTED = 100  # findings shown on screen; all of them are in the report's file
 
 
@@ -58,6 +59,16 @@ class Corpus:
 # ------------------------------------------------------------------------------------------------------------- check
 
 
+class BadCorpus(UserError):
+    """What is wrong with the files of a corpus, and the format that the good ones have, if there are any."""
+
+    HINT = "Mend or remove these files, or go on without them: data.skip_bad=true"
+
+    def __init__(self, findings: str, feature_format: FeatureFormat | None):
+        super().__init__(f"{findings}\n{self.HINT}")
+        self.findings, self.format = findings, feature_format
+
+
 @dataclass
 class _Record:
     """One utterance as read: stored features and text where they could be read, and what is wrong with it."""
@@ -87,7 +98,7 @@ def load_corpus(
     feature_format: what the model expects; None: inferred from the files.
     character_limit: how many characters can be aligned to that many frames.
     keep: hold the features in memory.   report: file that gets the whole list of findings.
-    Raises UserError with the findings, or drops those utterances with `skip_bad`; says in one line what was found.
+    Raises BadCorpus with the findings, or drops those utterances with `skip_bad`; says in one line what was found.
     """
     name = "+".join(partition.name for partition in partitions)
     features = [path for partition in partitions for path in partition.features]
@@ -132,7 +143,10 @@ def load_corpus(
     findings += [f"  {str(path)!r}: found no features for it; expected a pair of files" for path in orphans]
     good = [index for index, record in enumerate(records) if not record.findings]
     if findings:
-        _report(findings, name, len(features), bool(good) and skip_bad, report, say)
+        found = _report(findings, name, len(features), report)
+        if not (good and skip_bad):
+            raise BadCorpus(found, feature_format)
+        say(f"{found}\ngoing on without them (data.skip_bad=true)")
 
     time_axis = 0 if feature_format.time_first else 1
     corpus = Corpus(
@@ -144,6 +158,10 @@ def load_corpus(
     )
     boundaries = labelled and has_boundaries(transcripts[good[0]])
     say(_describe(name, partitions[0], corpus, boundaries))
+    for partition in partitions:
+        whole = FULL_SIZES.get(partition.name)
+        if partition.layout.semester == "F23" and whole and len(partition.features) != whole:
+            say(f"warning: {partition.name} has {len(partition.features):,} utterances, the whole of it {whole:,}")
     return corpus
 
 
@@ -170,19 +188,15 @@ def _check_length(record: _Record, path: Path, expected: FeatureFormat, characte
         record.complain(path, found, f"at most {limit}, all that the model can align to so few frames")
 
 
-def _report(
-    findings: list[str], name: str, total: int, go_on: bool, report: Path | None, say: Callable[[str], None]
-) -> None:
+def _report(findings: list[str], name: str, total: int, report: Path | None) -> str:
+    """The findings as text, the first `LISTED` of them; all of them in the file `report`."""
     lines = [f"{name}: {len(findings)} findings in {total} utterances:", *findings[:LISTED]]
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text("\n".join(findings) + "\n", encoding="utf-8")
     if len(findings) > LISTED:
         lines.append(f"  ... and {len(findings) - LISTED} more" + (f", all in {report}" if report else ""))
-    if not go_on:
-        lines.append("Mend or remove these files, or go on without them: data.skip_bad=true")
-        raise UserError("\n".join(lines))
-    say("\n".join([*lines, "going on without them (data.skip_bad=true)"]))
+    return "\n".join(lines)
 
 
 def _describe(name: str, partition: Partition, corpus: Corpus, boundaries: bool) -> str:

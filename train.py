@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from config import Config, command_parser, flatten, load_config, to_yaml
-from dataset import Batch, BucketSampler, Corpus, FeatureDataset, FeatureFormat, load_corpus, make_loader
+from dataset import BadCorpus, Batch, BucketSampler, Corpus, FeatureDataset, FeatureFormat, load_corpus, make_loader
 from models.las import LAS, las_loss
 from models.listener import Listener
 from utils.augment import Augmentation
@@ -61,8 +61,7 @@ class Trainer:
 
         with torch.device("meta"):
             listener = Listener(feature_dim=1, **self.settings["listener"])
-        self.train_corpus = self._load("train", config.data.train, listener, None)
-        self.dev_corpus = self._load("dev", [config.data.dev], listener, self.train_corpus.format)
+        self.train_corpus, self.dev_corpus = self._load_corpora(listener)
 
         torch.manual_seed(config.training.seed)
         if resumed and resumed["features"] != vars(self.train_corpus.format):
@@ -92,11 +91,25 @@ class Trainer:
         steps, ctc_steps = (count / 1000 for count in listener.steps(1000))
         per_character = self.train_corpus.frames_per_character
         say(
-            f"model: {sum(p.numel() for p in self.model.parameters()):,} parameters, on {self.device}, "
+            f"model: {count_parameters(self.model):,} parameters, on {self.device}, "
             f"{self.precision}; time reduction {listener.time_reduction}x, data has {per_character:.1f} frames a "
             f"character: {per_character * steps:.2f} steps a character for attention"
             + (f", {per_character * ctc_steps:.2f} for CTC" if self.settings["ctc"] else "")
         )
+
+    def _load_corpora(self, listener: Listener) -> list[Corpus]:
+        """Training and dev corpus; what is wrong with both is reported at once."""
+        corpora, findings, feature_format = [], [], None
+        for role, names in (("train", self.config.data.train), ("dev", [self.config.data.dev])):
+            try:
+                corpora.append(self._load(role, names, listener, feature_format))
+                feature_format = corpora[-1].format
+            except BadCorpus as bad:
+                findings.append(bad.findings)
+                feature_format = bad.format
+        if findings:
+            raise UserError("\n".join([*findings, BadCorpus.HINT]))
+        return corpora
 
     def _load(self, role: str, names: list[str], listener: Listener, feature_format: FeatureFormat | None) -> Corpus:
         data = self.config.data
@@ -150,7 +163,7 @@ class Trainer:
             config.wandb.project,
             config.run.name,
             self.folder,
-            config.model_dump(),
+            {**config.model_dump(), "parameters": count_parameters(self.model)},
             self.run_id,
             self.say,
         )
@@ -304,6 +317,10 @@ class Trainer:
         )
         if row["epoch"] % PATIENCE == 0 and row["dev_monotonicity"] < ALIGNED:
             self.say(ADVICE.format(epoch=row["epoch"], value=row["dev_monotonicity"]))
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def environment(device: torch.device) -> dict[str, str]:

@@ -14,7 +14,7 @@ import torch
 from matplotlib.image import imread
 
 from config import load_config
-from tests.conftest import SMALL
+from tests.conftest import SMALL, make_toy_corpus
 from utils.checkpoint import load_checkpoint
 
 HOME = Path(__file__).parents[1]
@@ -203,6 +203,20 @@ def test_clear_messages(arguments, words, toy_root, tmp_path):
     base = [*SMALL, f"data.root={toy_root}", f"run.dir={tmp_path}"]
     result = run(arguments[0], *base, *arguments[1:], expect=2)
     assert all(word in result.stderr for word in words), result.stderr
+
+
+def test_findings_in_train_and_dev_are_one_report(tmp_path):
+    root = make_toy_corpus(tmp_path / "data", {"train": 4, "dev": 4})
+    for file in ("train/mfcc/train-001.npy", "dev/mfcc/dev-002.npy"):
+        (root / file).write_bytes(b"")
+    result = run("train.py", *SMALL, f"data.root={root}", f"run.dir={tmp_path}", expect=2)
+    for file in ("train-001.npy", "dev-002.npy"):
+        assert f"{file}': found an empty file; expected a .npy array" in result.stderr
+    assert result.stderr.count("data.skip_bad=true") == 1
+    skipped = run(
+        "train.py", *SMALL, f"data.root={root}", f"run.dir={tmp_path}", "data.skip_bad=true", "training.epochs=1"
+    )
+    assert "train, 3 utterances" in skipped.stdout
 
 
 def test_help_lists_flags_and_keys():

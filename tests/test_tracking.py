@@ -48,6 +48,15 @@ def test_without_a_login_auto_works_offline(tmp_path):
     assert len(said) == 1
 
 
+def test_online_without_a_login_does_not_ask(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *prompt: pytest.fail("asked a question"))
+    said = []
+    tracker = track(tmp_path, "online", said)
+    tracker.finish()
+    assert "not logged in" in said[0]
+    assert "offline" in said[1]
+
+
 def test_a_login_is_seen_in_environment_and_netrc(tmp_path, monkeypatch):
     netrc = tmp_path / "netrc"
     netrc.write_text("machine api.wandb.ai login user password secret\n")
@@ -69,6 +78,7 @@ def test_when_wandb_fails_the_run_goes_on_and_one_line_says_so(tmp_path, monkeyp
         raise wandb.errors.CommError("no route to host")
 
     monkeypatch.setattr(wandb, "init", refuse)
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     tracker = track(tmp_path, "online", said)
     assert "cannot go online (no route to host)" in said[0]
     assert "training goes on without it" in said[1]

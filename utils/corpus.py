@@ -39,7 +39,7 @@ LAYOUTS = (
 )
 
 
-class BadFile(Exception):  # noqa: N818 - it is a finding, and most are collected, not raised
+class BadFile(Exception):
     """A file that cannot be used: what was found, what was expected."""
 
     def __init__(self, found: str, expected: str):

@@ -51,6 +51,9 @@ class Tracker:
         self.wandb = wandb
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
+        if mode == "online" and not logged_in():
+            say("wandb: not logged in (wandb login); going on offline")  # wandb would stop and ask
+            mode = "offline"
         for attempt in (mode, "offline"):
             try:
                 self.run = wandb.init(
