@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.blstm import length_mask
 
@@ -73,6 +74,12 @@ class LocationAttention(DotAttention):
         self.energy = nn.Parameter(torch.randn(heads, size) / size**0.5)
 
     def energies(self, query: Tensor, keys: Tensor, past: Tensor) -> Tensor:
+        # Kept for the backward pass, the (B, H, Q, S, A) intermediates of every step would fill a GPU of 16 GB.
+        if query.is_cuda and torch.is_grad_enabled():
+            return checkpoint(self._energies, query, keys, past, use_reentrant=False, preserve_rng_state=False)
+        return self._energies(query, keys, past)
+
+    def _energies(self, query: Tensor, keys: Tensor, past: Tensor) -> Tensor:
         B, _, H, Q, S = past.shape
         location = self.location(past.movedim(1, 3).reshape(B * H * Q, 2, S).to(query.dtype))  # (B H Q, CHANNELS, S)
         location = self.location_key(location.transpose(1, 2)).view(B, H, Q, S, -1)
