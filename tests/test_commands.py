@@ -205,6 +205,18 @@ def test_clear_messages(arguments, words, toy_root, tmp_path):
     assert all(word in result.stderr for word in words), result.stderr
 
 
+@pytest.mark.parametrize("name", ["seed", "demo"])
+def test_shipped_configurations_train_and_decode(name, toy_root, tmp_path):
+    """The seed's: dot attention, 8x, no CTC branch, sampled characters from the first epoch."""
+    keys = ["data.train=[train]", "data.dev=dev", "data.test=test", "data.workers=0", "wandb.mode=disabled"]
+    keys += [f"data.root={toy_root}", f"run.dir={tmp_path}", "training.epochs=1"]
+    trained = run("train.py", "--config", f"configs/{name}.yaml", *keys)
+    assert f"time reduction {8 if name == 'seed' else 4}x" in trained.stdout
+    assert ("CTC alone" in trained.stdout) == (name == "demo")
+    decoded = run("test.py", "--config", f"configs/{name}.yaml", *keys, "--split", "dev")
+    assert f"(beam {3 if name == 'seed' else 4})" in decoded.stdout
+
+
 def test_findings_in_train_and_dev_are_one_report(tmp_path):
     root = make_toy_corpus(tmp_path / "data", {"train": 4, "dev": 4})
     for file in ("train/mfcc/train-001.npy", "dev/mfcc/dev-002.npy"):
