@@ -7,6 +7,7 @@ python test.py --checkpoint a.pt b.pt            # several models as one ensembl
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import Levenshtein
@@ -16,6 +17,7 @@ from config import command_parser, load_config
 from dataset import FeatureFormat, load_corpus
 from decoding.recogniser import Recogniser
 from decoding.transcribe import DecodingOptions, transcribe
+from models.las import LAS
 from utils.checkpoint import load_checkpoint, model_from
 from utils.corpus import find_partition
 from utils.device import choose_device
@@ -24,9 +26,11 @@ from utils.logs import make_logger
 from utils.metrics import score
 
 
-def load_models(paths: list[Path]):
+def load_models(paths: list[Path], say: Callable[[str], None]) -> tuple[list[LAS], FeatureFormat]:
     """The models of the checkpoints, and the feature format that they must share."""
     checkpoints = [load_checkpoint(path) for path in paths]
+    for path, checkpoint in zip(paths, checkpoints, strict=True):
+        say(f"decoding with {path}, epoch {checkpoint['epoch']}")
     formats = [FeatureFormat(**checkpoint["features"]) for checkpoint in checkpoints]
     for path, found in zip(paths, formats, strict=True):
         if found != formats[0]:
@@ -56,7 +60,7 @@ def main() -> None:
     options = DecodingOptions(config.decoding.mode, config.decoding.beam_size, config.decoding.length_normalization)
 
     device = choose_device(config.training.device)
-    models, feature_format = load_models(paths)
+    models, feature_format = load_models(paths, say)
     split = args.split or config.data.test
     partition = find_partition(config.data.root, split)
     corpus = load_corpus(
@@ -85,7 +89,9 @@ def main() -> None:
         ids = [path.stem for path in corpus.paths]
         distances = list(map(Levenshtein.distance, corpus.texts, texts))
         table = {"id": ids, "reference": corpus.texts, "hypothesis": texts, "distance": distances}
-        write_csv(folder / f"predictions-{split}.csv", pd.DataFrame(table))
+        predictions = folder / f"predictions-{split}.csv"
+        write_csv(predictions, pd.DataFrame(table))
+        say(f"{predictions}: references and hypotheses")
         result = score(corpus.texts, texts)
         summary = f"distance {result.distance:.3f}, CER {result.cer:.2%}, WER {result.wer:.2%}, ".replace("%", " %")
     say(f"{split}: {len(corpus)} utterances, {summary}{seconds:.1f} s ({options})")

@@ -179,15 +179,15 @@ class Trainer:
             picture = self._draw(epoch, maps, row, is_best)
             self._save(is_best)
             best = row if is_best else min(self.history, key=lambda past: past["dev_distance"])
-            tracker.log(
-                epoch,
-                row,
-                picture,
-                predictions,
-                {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]},
-            )
+            summary = {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]}
+            tracker.log(epoch, row, picture, predictions, summary)
             self._summarise(row, is_best)
         tracker.finish()
+        best = min(self.history, key=lambda row: row["dev_distance"])
+        self.say(
+            f"best: epoch {best['epoch']}, dev distance {best['dev_distance']:.2f} (greedy); look at "
+            f"{self.folder / 'attention' / 'first-and-best.png'}; next: python test.py, which searches with a beam"
+        )
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         training, device = self.config.training, self.device
