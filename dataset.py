@@ -176,7 +176,7 @@ def _check_shape(record: _Record, path: Path, expected: FeatureFormat) -> None:
     axis = 1 if expected.time_first else 0
     if record.shape[axis] != expected.dim:
         shape = f"(T, {expected.dim})" if expected.time_first else f"({expected.dim}, T)"
-        record.complain(path, f"shape {record.shape}", f"shape {shape}, the feature dimension of the others")
+        record.complain(path, f"shape {record.shape}", f"shape {shape}, as the model or the other files have")
 
 
 def _check_length(record: _Record, path: Path, expected: FeatureFormat, character_limit: Callable[[int], int]) -> None:
