@@ -24,6 +24,7 @@ from utils.corpus import BadFile, Partition, has_boundaries, read_features, read
 from utils.errors import UserError
 from utils.vocabulary import PAD, encode
 
+FRAMES_PER_SECOND = 100
 READERS = 16  # threads that read files: a network disk answers slowly, but many at a time
 FULL_SIZES = {"train-clean-100": 28_539, "train-clean-360": 104_014, "dev-clean": 2_703, "test-clean": 2_620}
 LISTED = 100  # findings shown on screen; all of them are in the report's file
@@ -206,7 +207,7 @@ def _describe(name: str, partition: Partition, corpus: Corpus, boundaries: bool)
     transcripts = "no transcripts"
     if corpus.texts is not None:
         transcripts = f"transcripts {'with' if boundaries else 'without'} sos/eos"
-    hours = sum(corpus.lengths) / 360_000
+    hours = sum(corpus.lengths) / FRAMES_PER_SECOND / 3600
     return (
         f"found: {semester} layout, {dim}-dim {layout.features}{order}, {transcripts}: "
         f"{name}, {len(corpus):,} utterances, {hours:.2f} hours"

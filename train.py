@@ -173,17 +173,15 @@ class Trainer:
             train = self._train_epoch(epoch)
             dev, maps, predictions = evaluate(self.model, self.dev_loader, self.shown, self.device, self.precision)
             row = {"epoch": epoch, **train, **dev, "seconds": time.perf_counter() - start}
-            best_before = min((past["dev_distance"] for past in self.history), default=float("inf"))
-            is_best = row["dev_distance"] < best_before
             self.history.append(row)
+            best = min(self.history, key=lambda past: past["dev_distance"])  # the first of equals
+            is_best = best is row
             picture = self._draw(epoch, maps, row, is_best)
             self._save(is_best)
-            best = row if is_best else min(self.history, key=lambda past: past["dev_distance"])
             summary = {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]}
             tracker.log(epoch, row, picture, predictions, summary)
             self._summarise(row, is_best)
         tracker.finish()
-        best = min(self.history, key=lambda row: row["dev_distance"])
         self.say(
             f"best: epoch {best['epoch']}, dev distance {best['dev_distance']:.2f} (greedy); look at "
             f"{self.folder / 'attention' / 'first-and-best.png'}; next: python test.py, which searches with a beam"
@@ -222,9 +220,11 @@ class Trainer:
             # All randomness of a step is a function of the seed and the step: a resumed run draws the same.
             torch.manual_seed(training.seed * 1_000_003 + step)
             loss, norm = self._train_step(batch, forcing)
-            finite = torch.isfinite(norm)
-            bad = 0 if finite else bad + 1
-            if bad:
+            if torch.isfinite(norm):
+                self.optimizer.step()
+                bad = 0
+            else:
+                bad += 1
                 names = ", ".join(self.train_corpus.paths[i].stem for i in batch.indices.tolist())
                 self.say(f"epoch {epoch}: skipped a batch whose gradient is not finite: {names}")
                 if bad == MAX_BAD_STEPS:
@@ -256,7 +256,7 @@ class Trainer:
         }
 
     def _train_step(self, batch: Batch, forcing: float):
-        """Forward, backward, update; returns losses and gradient norm (there is no update if it is not finite)."""
+        """Forward and backward, gradients clipped; returns the losses and the gradient norm before clipping."""
         training = self.config.training
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             logits, _, listened = self.model(batch.features, batch.feature_lengths, batch.tokens[:, :-1], forcing)
@@ -266,8 +266,6 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
-        if torch.isfinite(norm):
-            self.optimizer.step()
         return loss, norm
 
     # --------------------------------------------------------------------------------------------------------- keeping

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from models.blstm import length_mask
 from utils.vocabulary import CTC_BLANK, EOS, PAD, SOS
 
 ZERO = -1e9  # log of 0 that can be added and subtracted without becoming nan
@@ -23,12 +24,14 @@ class Frames(NamedTuple):
     cumulative: Tensor  # sums over time of log_probs up to each step, (B, S, V)
 
 
-State = tuple[Tensor, ...]  # ends in a character (N, S), ends in blank (N, S), last token (N,), log P(prefix) (N,)
+# log P(prefix, steps so far) ending in a character (N, S) and in blank (N, S); the prefix's last token (N,);
+# log P of the prefix with each token appended (N, V)
+State = tuple[Tensor, ...]
 
 
 def prepare(log_probs: Tensor, lengths: Tensor) -> Frames:
     """`log_probs (B, S, V)`, `lengths (B,)`."""
-    padding = torch.arange(log_probs.size(1), device=lengths.device) >= lengths.unsqueeze(1)
+    padding = ~length_mask(lengths, log_probs.size(1))
     log_probs = log_probs.double().clamp(min=ZERO / 1e4).masked_fill(padding.unsqueeze(2), ZERO / 1e4)
     log_probs[..., CTC_BLANK] = log_probs[..., CTC_BLANK].masked_fill(padding, 0.0)
     return Frames(log_probs, log_probs.exp(), log_probs.cumsum(1))
@@ -38,7 +41,7 @@ def initial_state(frames: Frames, rows: int) -> State:
     """The empty prefix, for `rows` hypotheses of each utterance: blanks alone so far."""
     blank = frames.cumulative[..., CTC_BLANK].repeat_interleave(rows, dim=0)
     last = torch.full((blank.size(0),), SOS, device=blank.device)
-    return torch.full_like(blank, ZERO), blank, last, blank.new_zeros(blank.size(0))
+    return torch.full_like(blank, ZERO), blank, last, blank.new_zeros(blank.size(0), frames.log_probs.size(2))
 
 
 def step(token: Tensor, state: State, frames: Frames) -> tuple[Tensor, State]:
@@ -46,37 +49,37 @@ def step(token: Tensor, state: State, frames: Frames) -> tuple[Tensor, State]:
 
     For `<eos>` it is the log-probability that the text ends there. `<sos>` appends nothing.
     """
-    in_character, in_blank, last, score = _append(token, state, frames)
+    in_character, in_blank = _append(token, state, frames)
+    score = state[3].gather(1, token.unsqueeze(1))
     B, S, _ = frames.log_probs.shape
     rows = token.size(0) // B
 
-    either = _shift(torch.logaddexp(in_character, in_blank), start=(last == SOS))
+    empty = _log_empty(token)
+    either = _shift(torch.logaddexp(in_character, in_blank), empty)
     top = either.amax(1, keepdim=True)
     weights = (either - top).exp().view(B, rows, S)
     first = (weights @ frames.probs).flatten(0, 1).log().clamp(min=ZERO) + top  # (N, V)
     # The same character again must be separated by a blank.
-    again = _shift(in_blank, start=(last == SOS)) + _of_token(frames.log_probs, last, rows)
-    first = first.scatter(1, last.unsqueeze(1), again.logsumexp(1, keepdim=True))
+    again = _shift(in_blank, empty) + _of_token(frames.log_probs, token, rows)
+    first = first.scatter(1, token.unsqueeze(1), again.logsumexp(1, keepdim=True))
     first[:, EOS] = torch.logaddexp(in_character[:, -1], in_blank[:, -1])
     first[:, [PAD, SOS]] = ZERO
-    return (first - score.unsqueeze(1)).float(), (in_character, in_blank, last, score, first)
+    return (first - score).float(), (in_character, in_blank, token, first)
 
 
-def _append(token: Tensor, state: State, frames: Frames) -> State:
+def _append(token: Tensor, state: State, frames: Frames) -> tuple[Tensor, Tensor]:
     """Forward variables of the prefixes with `token` appended; rows with `<sos>` stay as they are."""
-    in_character, in_blank, last, _, *scored = state
-    if not scored:
-        return state  # <sos>, the first step
+    in_character, in_blank, last, _ = state
     rows = token.size(0) // frames.log_probs.size(0)
     both = torch.logaddexp(in_character, in_blank)
-    before = _shift(torch.where((token == last).unsqueeze(1), in_blank, both), start=(last == SOS))
+    before = _shift(torch.where((token == last).unsqueeze(1), in_blank, both), _log_empty(last))
     emit = _of_token(frames.cumulative, token, rows)
     blank = frames.cumulative[..., CTC_BLANK].repeat_interleave(rows, dim=0)
     # x[t] = logaddexp(x[t-1], y[t]) + p[t] has the solution P[t] + logcumsumexp(y - P[t-1]), with P the sums of p.
-    now_character = emit + torch.logcumsumexp(before - _shift(emit, None), 1)
-    entering = _shift(now_character, None, fill=ZERO)
-    now_blank = blank + torch.logcumsumexp(entering - _shift(blank, None), 1)
-    return now_character, now_blank, token, scored[0].gather(1, token.unsqueeze(1)).squeeze(1)
+    now_character = emit + torch.logcumsumexp(before - _shift(emit, 0.0), 1)
+    now_blank = blank + torch.logcumsumexp(_shift(now_character, ZERO) - _shift(blank, 0.0), 1)
+    same = (token == SOS).unsqueeze(1)
+    return torch.where(same, in_character, now_character), torch.where(same, in_blank, now_blank)
 
 
 def _of_token(frames: Tensor, token: Tensor, rows: int) -> Tensor:
@@ -86,7 +89,12 @@ def _of_token(frames: Tensor, token: Tensor, rows: int) -> Tensor:
     return frames.gather(2, index).transpose(1, 2).reshape(B * rows, S)
 
 
-def _shift(x: Tensor, start: Tensor | None, fill: float = 0.0) -> Tensor:
-    """`x (N, S)` one step later; before the first step the empty prefix (`start`) has probability 1, others 0."""
-    first = x.new_full((x.size(0), 1), fill) if start is None else torch.where(start, 0.0, ZERO).to(x).unsqueeze(1)
-    return torch.cat([first, x[:, :-1]], dim=1)
+def _log_empty(last: Tensor) -> Tensor:
+    """Before the first step the empty prefix has probability 1, all others 0: `(N, 1)`, in logarithms."""
+    return torch.where(last == SOS, 0.0, ZERO).unsqueeze(1)
+
+
+def _shift(x: Tensor, first: Tensor | float) -> Tensor:
+    """`x (N, S)` one step later, starting with `first`."""
+    start = torch.as_tensor(first, dtype=x.dtype, device=x.device).expand(x.size(0), 1)
+    return torch.cat([start, x[:, :-1]], dim=1)

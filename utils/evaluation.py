@@ -6,7 +6,7 @@ from Levenshtein import distance
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dataset import Corpus
+from dataset import FRAMES_PER_SECOND, Corpus
 from decoding.greedy import ctc_greedy, greedy_search
 from decoding.recogniser import Recogniser, character_limits
 from models.las import LAS, las_loss
@@ -15,7 +15,6 @@ from utils.visualization import AttentionMap
 from utils.vocabulary import decode
 
 MAPS, PREDICTIONS = 3, 24  # utterances drawn, and listed, every epoch
-FRAMES_PER_SECOND = 100
 
 
 def utterances_to_show(corpus: Corpus) -> list[int]:
