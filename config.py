@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from utils.errors import UserError
 
+TUNED = "decoding.yaml"  # in a run's folder: the decoding weights that tune.py found
 DEFAULTS = Path(__file__).with_name("config.yaml")
 
 Count = Annotated[int, Field(ge=0)]
@@ -54,8 +55,9 @@ class Data(Section):
 
 
 class Augment(Section):
-    from_epoch: Positive
     speed: Annotated[float, Field(ge=0, le=0.5)]
+    vocal_tract: Annotated[float, Field(ge=0, le=0.5)]
+    from_epoch: Positive
     frequency_masks: Count
     frequency_width: Count
     time_masks: Count
@@ -115,6 +117,7 @@ class TeacherForcing(Section):
 
 class Training(Section):
     epochs: Positive
+    max_minutes: Annotated[float, Field(gt=0)] | None
     batch_size: Positive
     seed: Count
     device: Literal["auto", "cpu", "cuda"]
@@ -125,6 +128,7 @@ class Training(Section):
     warmup_epochs: Annotated[float, Field(ge=0)]
     plateau_patience: Positive
     clip_norm: Annotated[float, Field(gt=0)]
+    average_epochs: Annotated[float, Field(ge=0)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     ctc_weight: Annotated[float, Field(ge=0, lt=1)]
     teacher_forcing: TeacherForcing
@@ -133,8 +137,10 @@ class Training(Section):
 class Decoding(Section):
     mode: Literal["greedy", "beam"]
     beam_size: Positive
-    length_normalization: Annotated[float, Field(ge=0)]
+    rank: Literal["likelihood", "mbr"]
     ctc_weight: Fraction
+    lm_weight: Annotated[float, Field(ge=0)]
+    length_normalization: Annotated[float, Field(ge=0)]
     batch_size: Positive
 
 
@@ -247,14 +253,16 @@ def _read_override(argument: str) -> dict[str, Any]:
     return _check_keys(tree, "command line")
 
 
-def load_config(path: str | Path = DEFAULTS, overrides: Sequence[str] = ()) -> Config:
-    """`config.yaml`, overridden by `path`, overridden by `key=value` arguments.
+def load_config(path: str | Path = DEFAULTS, overrides: Sequence[str] = (), tuned: Path | None = None) -> Config:
+    """`config.yaml`, overridden by `path`, by `tuned` where there is such a file, and by `key=value` arguments.
 
     Raises UserError that names the source, the key, what was found and what was expected.
     """
     layers = [(str(DEFAULTS.name), _read_file(DEFAULTS))]
     if Path(path).resolve() != DEFAULTS:
         layers.append((str(path), _read_file(path)))
+    if tuned is not None and tuned.exists():
+        layers.append((str(tuned), _read_file(tuned)))
     layers += [("command line", _read_override(argument)) for argument in overrides]
 
     values, sources = {}, {}
@@ -316,3 +324,15 @@ def command_parser(description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override one key: training.epochs=3")
     return parser
+
+
+def parse_decoding_arguments(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Config, list[Path]]:
+    """What test.py and tune.py share: the arguments, the configuration and the checkpoints to decode with."""
+    parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE", help="default: best.pt of the run")
+    args = parser.parse_intermixed_args()
+    # --checkpoint takes all that follows it: what looks like key=value there is an override.
+    more = [text for text in args.checkpoint if re.match(r"^[a-z_.]+=", text)]
+    overrides = [*args.overrides, *more]
+    folder = load_config(args.config, overrides).run.path
+    config = load_config(args.config, overrides, tuned=folder / TUNED)
+    return args, config, [Path(text) for text in args.checkpoint if text not in more] or [folder / "best.pt"]

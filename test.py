@@ -5,37 +5,23 @@ python test.py --split dev-clean                 # any partition with transcript
 python test.py --checkpoint a.pt b.pt            # several models as one ensemble
 """
 
-import re
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import Levenshtein
 import pandas as pd
 
-from config import command_parser, load_config
+from config import TUNED, command_parser, parse_decoding_arguments
 from dataset import FeatureFormat, load_corpus
+from decoding.language_model import load_language_model
 from decoding.recogniser import Recogniser
 from decoding.transcribe import DecodingOptions, transcribe
-from models.las import LAS
-from utils.checkpoint import load_checkpoint, model_from
+from utils.checkpoint import load_models
 from utils.corpus import find_partition
 from utils.device import choose_device
 from utils.errors import UserError, run_command
 from utils.logs import make_logger
 from utils.metrics import score
-
-
-def load_models(paths: list[Path], say: Callable[[str], None]) -> tuple[list[LAS], FeatureFormat]:
-    """The models of the checkpoints, and the feature format that they must share."""
-    checkpoints = [load_checkpoint(path) for path in paths]
-    for path, checkpoint in zip(paths, checkpoints, strict=True):
-        say(f"decoding with {path}, epoch {checkpoint['epoch']}")
-    formats = [FeatureFormat(**checkpoint["features"]) for checkpoint in checkpoints]
-    for path, found in zip(paths, formats, strict=True):
-        if found != formats[0]:
-            raise UserError(f"{path}: found a model of {found}, expected {formats[0]}, as {paths[0]} has")
-    return [model_from(checkpoint) for checkpoint in checkpoints], formats[0]
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -49,18 +35,16 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 def main() -> None:
     parser = command_parser(__doc__)
-    parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE", help="default: best.pt of the run")
     parser.add_argument("--split", metavar="NAME", help="partition to decode (default: data.test, for the submission)")
-    args = parser.parse_intermixed_args()
-    # --checkpoint takes all that follows it: what looks like key=value there is an override.
-    overrides = [text for text in args.checkpoint if re.match(r"^[a-z_.]+=", text)]
-    config = load_config(args.config, [*args.overrides, *overrides])
-    folder, say = config.run.path, make_logger().info
-    paths = [Path(text) for text in args.checkpoint if text not in overrides] or [folder / "best.pt"]
-    options = DecodingOptions(config.decoding.mode, config.decoding.beam_size, config.decoding.length_normalization)
+    args, config, paths = parse_decoding_arguments(parser)
+    folder, say, weights = config.run.path, make_logger().info, config.decoding
+    options = DecodingOptions(weights.mode, weights.beam_size, weights.rank, weights.length_normalization)
+    if (folder / TUNED).exists():
+        say(f"decoding weights: {folder / TUNED}")
 
     device = choose_device(config.training.device)
-    models, feature_format = load_models(paths, say)
+    models, features = load_models(paths, say)
+    feature_format = FeatureFormat(**features)
     split = args.split or config.data.test
     partition = find_partition(config.data.root, split)
     corpus = load_corpus(
@@ -73,8 +57,10 @@ def main() -> None:
         say=say,
     )
     start = time.perf_counter()
-    recogniser = Recogniser([model.to(device) for model in models], config.decoding.ctc_weight)
-    texts = transcribe(recogniser, corpus, options, config.decoding.batch_size, device)
+    language_model = load_language_model(folder / "lm.pt").to(device) if weights.lm_weight else None
+    models = [model.to(device) for model in models]
+    recogniser = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight)
+    texts = transcribe(recogniser, corpus, options, weights.batch_size, device)
     seconds = time.perf_counter() - start
 
     if args.split is None:

@@ -6,31 +6,32 @@ python train.py run.name=small training.epochs=20        # single keys over both
 """
 
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from config import Config, command_parser, flatten, load_config, to_yaml
-from dataset import BadCorpus, Batch, BucketSampler, Corpus, FeatureDataset, FeatureFormat, load_corpus, make_loader
+from dataset import BadCorpus, Batch, Corpus, FeatureDataset, FeatureFormat, is_cepstral, load_corpus, make_loader
 from models.las import LAS, las_loss
 from models.listener import Listener
 from utils.augment import Augmentation
+from utils.buckets import BucketSampler
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.corpus import find_partition
 from utils.device import choose_device, choose_precision
+from utils.environment import environment
 from utils.errors import UserError, run_command
 from utils.evaluation import evaluate, utterances_to_show
 from utils.logs import make_logger
-from utils.schedules import learning_rate, teacher_forcing_rate
+from utils.schedules import last_epoch, learning_rate, teacher_forcing_rate
 from utils.tracking import Tracker
-from utils.visualization import AttentionMap, save_attention_maps, save_first_and_best
+from utils.visualization import draw_epoch
 from utils.vocabulary import VOCABULARY
 
 ALIGNED = 0.5  # monotonicity from which a model counts as aligned
@@ -42,7 +43,7 @@ training.teacher_forcing.start=1.0 without stages until aligned; model.attention
 training.learning_rate; augment.from_epoch after alignment; more speech. Small corpora need more epochs."""
 # A resumed run may differ from what it started as in these sections' keys, and in nothing else.
 FREE_TO_CHANGE = ("run.", "data.root", "data.dev", "data.test", "data.workers", "data.cache", "data.skip_bad")
-FREE_TO_CHANGE += ("training.epochs", "training.device", "decoding.", "wandb.", "test.")
+FREE_TO_CHANGE += ("training.epochs", "training.max_minutes", "training.device", "decoding.", "wandb.", "test.")
 
 
 class Trainer:
@@ -71,10 +72,13 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), weight_decay=config.training.weight_decay, fused=self.device.type == "cuda"
         )
+        self.average = AveragedModel(self.model, multi_avg_fn=self._average)
         self.history: list[dict] = []
         self.run_id = None
         if resumed:
-            self.model.load_state_dict(resumed["model"])
+            self.average.module.load_state_dict(resumed["model"])
+            self.average.n_averaged.fill_(resumed["averaged_steps"])
+            self.model.load_state_dict(resumed["weights"])
             self.optimizer.load_state_dict(resumed["optimizer"])
             self.history, self.run_id = resumed["history"], resumed["wandb_run_id"]
 
@@ -82,7 +86,7 @@ class Trainer:
         seed = config.training.seed
         speed = augment.pop("speed")
         self.sampler = BucketSampler(self.train_corpus.lengths, config.training.batch_size, seed, speed)
-        dataset = FeatureDataset(self.train_corpus, Augmentation(seed, **augment))
+        dataset = FeatureDataset(self.train_corpus, Augmentation(seed, is_cepstral(self.train_corpus), **augment))
         self.train_loader = make_loader(dataset, self.sampler, config.data.workers, self.device)
         dev_sampler = BucketSampler(self.dev_corpus.lengths, config.training.batch_size)
         self.dev_loader = make_loader(FeatureDataset(self.dev_corpus), dev_sampler, 0, self.device)
@@ -91,7 +95,7 @@ class Trainer:
         steps, ctc_steps = (count / 1000 for count in listener.steps(1000))
         per_character = self.train_corpus.frames_per_character
         say(
-            f"model: {count_parameters(self.model):,} parameters, on {self.device}, "
+            f"model: {self.model.parameter_count:,} parameters, on {self.device}, "
             f"{self.precision}; time reduction {listener.time_reduction}x, data has {per_character:.1f} frames a "
             f"character: {per_character * steps:.2f} steps a character for attention"
             + (f", {per_character * ctc_steps:.2f} for CTC" if self.settings["ctc"] else "")
@@ -150,11 +154,11 @@ class Trainer:
     # ------------------------------------------------------------------------------------------------------- training
 
     def fit(self) -> None:
-        """Trains from where the run stands to `training.epochs`; after each epoch measures, draws, saves, logs."""
+        """Trains from where the run stands to its last epoch; after each epoch measures, draws, saves, logs."""
         config = self.config
-        epochs, done = config.training.epochs, len(self.history)
-        if done >= epochs:
-            self.say(f"{self.folder}: all {epochs} epochs are done; training.epochs=N with a higher N goes on")
+        done = len(self.history)
+        if done >= self._last_epoch():
+            self.say(f"{self.folder}: all {done} epochs are done; more of training.epochs or .max_minutes goes on")
             return
         if done:
             self.say(f"resuming {self.folder} after epoch {done}")
@@ -163,20 +167,21 @@ class Trainer:
             config.wandb.project,
             config.run.name,
             self.folder,
-            {**config.model_dump(), "parameters": count_parameters(self.model)},
+            {**config.model_dump(), "parameters": self.model.parameter_count},
             self.run_id,
             self.say,
         )
         self.run_id = tracker.run_id or self.run_id
-        for epoch in range(done + 1, epochs + 1):
-            start = time.perf_counter()
-            train = self._train_epoch(epoch)
-            dev, maps, predictions = evaluate(self.model, self.dev_loader, self.shown, self.device, self.precision)
+        while len(self.history) < self._last_epoch():
+            epoch, start = len(self.history) + 1, time.perf_counter()
+            train = self._train_epoch(epoch, self._last_epoch())
+            model = self.average.module
+            dev, maps, predictions = evaluate(model, self.dev_loader, self.shown, self.device, self.precision)
             row = {"epoch": epoch, **train, **dev, "seconds": time.perf_counter() - start}
             self.history.append(row)
             best = min(self.history, key=lambda past: past["dev_distance"])  # the first of equals
             is_best = best is row
-            picture = self._draw(epoch, maps, row, is_best)
+            picture = draw_epoch(self.folder / "attention", epoch, maps, row, is_best)
             self._save(is_best)
             summary = {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]}
             tracker.log(epoch, row, picture, predictions, summary)
@@ -187,7 +192,19 @@ class Trainer:
             f"{self.folder / 'attention' / 'first-and-best.png'}; next: python test.py, which searches with a beam"
         )
 
-    def _train_epoch(self, epoch: int) -> dict[str, float]:
+    def _last_epoch(self) -> int:
+        return last_epoch(
+            [row["seconds"] for row in self.history], self.config.training.epochs, self.config.training.max_minutes
+        )
+
+    def _average(self, averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
+        """Exponential moving average of the weights, over fewer steps in the beginning."""
+        horizon = self.config.training.average_epochs * len(self.train_loader)
+        share = max(1 / max(1.0, horizon), 9 / (10 + int(steps)))
+        torch._foreach_lerp_(averages, weights, share)
+
+    def _train_epoch(self, epoch: int, last: int) -> dict[str, float]:
+        """`last`: the epoch that the schedule ends with."""
         training, device = self.config.training, self.device
         forcing = teacher_forcing_rate(epoch, **training.teacher_forcing.model_dump())
         distances = [row["dev_distance"] for row in self.history]
@@ -198,7 +215,7 @@ class Trainer:
         characters = utterances = bad = 0
         waiting, start = 0.0, time.perf_counter()
         batches = iter(self.train_loader)
-        progress = tqdm(range(steps), f"epoch {epoch}/{training.epochs}", unit="batch", leave=False, disable=None)
+        progress = tqdm(range(steps), f"epoch {epoch}/{last}", unit="batch", leave=False, disable=None)
         for index in progress:
             asked = time.perf_counter()
             batch: Batch = next(batches).to(device)
@@ -208,7 +225,7 @@ class Trainer:
             rate = learning_rate(
                 step,
                 steps,
-                training.epochs,
+                last,
                 training.learning_rate,
                 training.schedule,
                 training.warmup_epochs,
@@ -222,6 +239,7 @@ class Trainer:
             loss, norm = self._train_step(batch, forcing)
             if torch.isfinite(norm):
                 self.optimizer.step()
+                self.average.update_parameters(self.model)
                 bad = 0
             else:
                 bad += 1
@@ -270,26 +288,9 @@ class Trainer:
 
     # --------------------------------------------------------------------------------------------------------- keeping
 
-    def _draw(self, epoch: int, maps: list[AttentionMap], row: dict, is_best: bool) -> Path:
-        folder = self.folder / "attention"
-        folder.mkdir(exist_ok=True)
-        picture = folder / f"epoch-{epoch:03d}.png"
-        title = f"epoch {epoch}: distance {row['dev_distance']:.2f}, monotonicity {row['dev_monotonicity']:.2f}"
-        save_attention_maps(picture, maps, title)
-        middle, first = maps[len(maps) // 2], folder / "first-epoch.npz"
-        if epoch == 1:
-            np.savez_compressed(first, weights=middle.weights, distance=row["dev_distance"])
-        if is_best and first.exists():
-            with np.load(first, allow_pickle=False) as kept:
-                before = AttentionMap(middle.utterance, middle.characters, kept["weights"], middle.seconds)
-                distances = {1: float(kept["distance"]), epoch: row["dev_distance"]}
-                titles = tuple(f"epoch {which}, distance {distances[which]:.2f}" for which in (1, epoch))
-            save_first_and_best(folder / "first-and-best.png", before, middle, titles)
-        return picture
-
     def _save(self, is_best: bool) -> None:
         checkpoint = {
-            "model": self.model.state_dict(),
+            "model": self.average.module.state_dict(),
             "model_settings": self.settings,
             "features": vars(self.train_corpus.format),
             "vocabulary": list(VOCABULARY),
@@ -301,7 +302,12 @@ class Trainer:
         }
         if is_best:
             save_checkpoint(self.folder / "best.pt", checkpoint)
-        save_checkpoint(self.folder / "last.pt", {**checkpoint, "optimizer": self.optimizer.state_dict()})
+        resumable = {
+            "weights": self.model.state_dict(),
+            "averaged_steps": int(self.average.n_averaged),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        save_checkpoint(self.folder / "last.pt", {**checkpoint, **resumable})
         beside = self.folder / "metrics.csv.tmp"
         pd.DataFrame(self.history).to_csv(beside, index=False, float_format="%.6g")
         os.replace(beside, self.folder / "metrics.csv")
@@ -315,27 +321,6 @@ class Trainer:
         )
         if row["epoch"] % PATIENCE == 0 and row["dev_monotonicity"] < ALIGNED:
             self.say(ADVICE.format(epoch=row["epoch"], value=row["dev_monotonicity"]))
-
-
-def count_parameters(model: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """What a result may depend on: versions, device, git commit."""
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
-        ).stdout.strip()
-    except OSError:
-        commit = ""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "device": name,
-        "commit": commit or "none",
-    }
 
 
 def main() -> None:

@@ -18,15 +18,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import torch
-import torchaudio
 from tqdm import tqdm
 
+from corpora.features import log_mel
 from utils.errors import UserError, run_command
 
 SIZES = {"train": 1600, "dev": 100, "test": 100}
 SEED = 11785
-SAMPLE_RATE, MEL_BANDS, WINDOW, HOP = 16_000, 28, 400, 160  # 25 ms and 10 ms
 
 ACCENTS = ("en-us", "en-us-nyc", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbcwmd", "en-029")
 # fmt: off
@@ -158,8 +156,6 @@ def make_corpus(root: Path, sizes: dict[str, int] = SIZES, seed: int = SEED) -> 
         print(f"{root}: the synthetic corpus is there already")
         return
     generator, synthesiser, seen = random.Random(seed), Synthesiser(), set()
-    mel = torchaudio.transforms.MelSpectrogram(SAMPLE_RATE, n_fft=WINDOW, hop_length=HOP, n_mels=MEL_BANDS)
-    resample = torchaudio.transforms.Resample(synthesiser.sample_rate, SAMPLE_RATE)
     for name, size in sizes.items():
         folders = root / name / "mfcc", root / name / "transcripts"
         for folder in folders:
@@ -174,8 +170,7 @@ def make_corpus(root: Path, sizes: dict[str, int] = SIZES, seed: int = SEED) -> 
             speech = synthesiser.speak(
                 sentence, voice, generator.randint(110, 165), generator.randint(35, 65), generator.randint(30, 70)
             )
-            energies = mel(resample(torch.from_numpy(speech)))
-            features = torch.log(energies + 1e-6).T.contiguous().numpy()  # (T, 28)
+            features = log_mel(speech, synthesiser.sample_rate)
             tokens = np.array(["<sos>", *sentence.upper(), "<eos>"])
             file = f"{list(VOICES).index(name) * 100 + speaker:03d}-{number:05d}.npy"
             for folder, array in zip(folders, (features, tokens), strict=True):

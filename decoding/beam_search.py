@@ -15,6 +15,7 @@ class Hypothesis(NamedTuple):
 
     tokens: list[int]
     score: float
+    log_probability: float
 
 
 class _Finished(NamedTuple):
@@ -40,9 +41,11 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Up to `beam_size` hypotheses of each utterance, best first.
 
-    A hypothesis finishes when its `<eos>` is among the best `beam_size` continuations of its utterance; an utterance
-    is done when as many have finished, or after `limits (B,)` characters. Only where nothing has finished by then,
-    the beam itself is the result. What happens to an utterance does not depend on the others.
+    A hypothesis finishes when its `<eos>` is among the best `beam_size` continuations of its utterance. An utterance
+    is done after `limits (B,)` characters, or when as many have finished and the best of them scores no worse than the
+    best of the beam by then: early ends are cheap to propose, and counted alone they would cut texts short. Only where
+    nothing has finished by the limit, the beam itself is the result. What happens to an utterance does not depend on
+    the others.
     """
     B, K, longest = limits.size(0), beam_size, int(limits.max())
     device, impossible = limits.device, float("-inf")
@@ -76,23 +79,24 @@ def beam_search(
             torch.where(cut, scores / max(step, 1) ** length_normalization, finished.scores),
             torch.where(cut.unsqueeze(2), tokens, finished.tokens),
         )
-        done = done | over | (count >= K)
+        scores, going_on = best.masked_fill(ends, impossible).topk(K, dim=1)
+        ahead = finished.scores[:, 0] >= scores[:, 0] / (step + 1) ** length_normalization
+        done = done | over | ((count >= K) & ahead)
         if step == longest or ((device.type == "cpu" or step % SYNC_EVERY == SYNC_EVERY - 1) and done.all()):
             break
 
-        scores, going_on = best.masked_fill(ends, impossible).topk(K, dim=1)
         parent, character = parent.gather(1, going_on), character.gather(1, going_on)
         tokens = _select(tokens, parent)
         tokens[:, :, step] = character
         states = reorder(states, (first_row + parent).flatten())
         token = character.flatten()
 
+    def hypothesis(row: list[int], score: float) -> Hypothesis:
+        spelled = [token for token in row if token != PAD]
+        return Hypothesis(spelled, score, score * (len(spelled) + 1) ** length_normalization)
+
     return [
-        [
-            Hypothesis([token for token in row if token != PAD], score)
-            for row, score in zip(*utterance, strict=True)
-            if score > impossible
-        ]
+        [hypothesis(row, score) for row, score in zip(*utterance, strict=True) if score > impossible]
         for utterance in zip(finished.tokens.tolist(), finished.scores.tolist(), strict=True)
     ]
 

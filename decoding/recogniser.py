@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from decoding import ctc_prefix
+from decoding.language_model import LanguageModel
 from models.attention import Memory
 from models.las import LAS, Listened
 
@@ -33,10 +34,18 @@ class Recogniser:
 
     ctc_weight: share of the CTC branch in what a model says of the next character: `(1 - w) log P_attention(c | g) +
     w log P_ctc(c | g)`, `g` what was spelled so far. It does not count for a model without a CTC branch.
+    lm_weight: how much of the language model's log P(c | g) is added (shallow fusion, Gulcehre et al. 2015).
     """
 
-    def __init__(self, models: Sequence[LAS], ctc_weight: float = 0.0):
+    def __init__(
+        self,
+        models: Sequence[LAS],
+        ctc_weight: float = 0.0,
+        language_model: LanguageModel | None = None,
+        lm_weight: float = 0.0,
+    ):
         self.models, self.ctc_weight = [model.eval() for model in models], ctc_weight
+        self.language_model, self.lm_weight = language_model, lm_weight
 
     def listen(self, features: Tensor, feature_lengths: Tensor) -> tuple[Heard, ...]:
         """`features (B, T, D)`, `feature_lengths (B,)`."""
@@ -48,11 +57,16 @@ class Recogniser:
         return Heard(listened.memory, ctc)
 
     def initial_state(self, heard: tuple[Heard, ...], rows: int = 1) -> States:
-        """State before `<sos>` for `rows` hypotheses of each utterance: for each model, of Speller and CTC branch."""
+        """State before `<sos>` for `rows` hypotheses of each utterance.
+
+        For each model, of its Speller and its CTC branch; then of the language model.
+        """
         states = []
         for model, (memory, ctc) in zip(self.models, heard, strict=True):
             states.append(model.speller.initial_state(memory, rows))
             states.append(() if ctc is None else ctc_prefix.initial_state(ctc, rows))
+        N = heard[0].memory.keys.size(0) * rows
+        states.append(() if self.language_model is None else (self.language_model.initial_state(N),))
         return tuple(states)
 
     def step(self, token: Tensor, states: States, heard: tuple[Heard, ...]) -> tuple[Tensor, States]:
@@ -66,7 +80,11 @@ class Recogniser:
                 said = (1 - self.ctc_weight) * said + self.ctc_weight * seen
             log_probs.append(said)
             new += [speller_state, ctc_state]
-        return torch.stack(log_probs).mean(0), tuple(new)
+        total, lm_state = torch.stack(log_probs).mean(0), ()
+        if self.language_model is not None:
+            expected, lm_state = self.language_model.step(token, *states[-1])
+            total, lm_state = total + self.lm_weight * expected, (lm_state,)
+        return total, (*new, lm_state)
 
 
 def reorder(states: States, rows: Tensor) -> States:

@@ -82,8 +82,9 @@ class LocationAttention(DotAttention):
     def _energies(self, query: Tensor, keys: Tensor, past: Tensor) -> Tensor:
         B, _, H, Q, S = past.shape
         location = self.location(past.movedim(1, 3).reshape(B * H * Q, 2, S).to(query.dtype))  # (B H Q, CHANNELS, S)
-        location = self.location_key(location.transpose(1, 2)).view(B, H, Q, S, -1)
-        hidden = torch.tanh(query.unsqueeze(3) + keys.unsqueeze(2) + location)  # (B, H, Q, S, A)
+        hidden = (query.unsqueeze(3) + keys.unsqueeze(2)).flatten(0, 3)  # (B H Q S, A)
+        location = location.transpose(1, 2).reshape(-1, self.CHANNELS)
+        hidden = torch.addmm(hidden, location, self.location_key.weight.T).tanh().view(B, H, Q, S, -1)
         return torch.einsum("bhqsa,ha->bhqs", hidden, self.energy.to(hidden.dtype))
 
 

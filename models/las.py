@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,6 +31,9 @@ class Loss(NamedTuple):
 class LAS(nn.Module):
     """The whole model. `listener`, `attention`, `speller`: keyword arguments of the modules of those names.
 
+    Under autocast the Listener alone computes in bf16. The Speller stays in float32: it sums over all steps (past
+    attention weights, gradients of the keys), and there bf16 loses digits without saving time.
+
     ctc: whether the Listener has a CTC branch (its blank is index 0, `<pad>`).
     """
 
@@ -47,11 +51,16 @@ class LAS(nn.Module):
         )
         self.ctc = nn.Linear(self.listener.ctc_dim, vocabulary_size) if ctc else None
 
+    @property
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
     def listen(self, features: Tensor, feature_lengths: Tensor) -> Listened:
         """`features (B, T, D)`, `feature_lengths (B,)`."""
         heard = self.listener(features, feature_lengths)
         ctc = None if self.ctc is None else self.ctc(heard.ctc_memory).float().log_softmax(-1)
-        memory = self.speller.attention.project(heard.memory, heard.memory_lengths)
+        with _float32(features):
+            memory = self.speller.attention.project(heard.memory.float(), heard.memory_lengths)
         return Listened(memory, ctc, heard.ctc_lengths)
 
     def forward(
@@ -59,8 +68,14 @@ class LAS(nn.Module):
     ) -> tuple[Tensor, Tensor, Listened]:
         """Listens, then spells along `tokens (B, U)`: logits `(B, U, V)`, attention `(B, H, U, S)`, what was heard."""
         listened = self.listen(features, feature_lengths)
-        logits, attention = self.speller(tokens, listened.memory, teacher_forcing_rate)
+        with _float32(features):
+            logits, attention = self.speller(tokens, listened.memory, teacher_forcing_rate)
         return logits, attention, listened
+
+
+def _float32(like: Tensor) -> torch.autocast:
+    """No autocast from here on."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def las_loss(

@@ -53,9 +53,9 @@ class Speller(nn.Module):
     def forward(self, tokens: Tensor, memory: Memory, teacher_forcing_rate: float = 1.0) -> tuple[Tensor, Tensor]:
         """Spells along given transcripts.
 
-        tokens: `(B, U)`, starting with `<sos>`. With `teacher_forcing_rate` below 1, each true character is replaced,
-        by one coin a token, with one drawn from the Speller's own distribution (section 3.3 of the paper).
-        Returns logits `(B, U, V)` and attention weights `(B, H, U, S)`.
+        tokens: `(N, U)`, starting with `<sos>`, rows as in `step`. With `teacher_forcing_rate` below 1, each true
+        character is replaced, by one coin a token, with one drawn from the Speller's own distribution (section 3.3).
+        Returns logits `(N, U, V)` and attention weights `(N, H, U, S)`.
         """
         masks = self._dropout_masks(self.dropout if self.training else 0, tokens)
         sample = torch.rand(tokens.shape, device=tokens.device) >= teacher_forcing_rate
@@ -63,7 +63,7 @@ class Speller(nn.Module):
         sampling = teacher_forcing_rate < 1
         embedded = self.embedding(tokens)
 
-        state, spoken, attention = self.initial_state(memory), [], []
+        state, spoken, attention = self.initial_state(memory, tokens.size(0) // memory.keys.size(0)), [], []
         for step in range(tokens.size(1)):
             character = embedded[:, step]
             if sampling and step:

@@ -2,15 +2,24 @@ import numpy as np
 import pytest
 import torch
 
-from dataset import BucketSampler, FeatureDataset, Item, collate, load_corpus, make_loader, normalize
+from dataset import FeatureDataset, collate, load_corpus, make_loader, normalize
 from tests.conftest import write_utterance
 from utils.augment import Augmentation
+from utils.buckets import BucketSampler, Item
 from utils.corpus import find_partition
 from utils.errors import UserError
 from utils.vocabulary import EOS, PAD, SOS
 
 CPU = torch.device("cpu")
-OFF = {"frequency_masks": 0, "frequency_width": 0, "time_masks": 0, "time_width": 0, "time_fraction": 0.0}
+OFF = {
+    "cepstral": False,
+    "vocal_tract": 0.1,
+    "frequency_masks": 0,
+    "frequency_width": 0,
+    "time_masks": 0,
+    "time_width": 0,
+    "time_fraction": 0.0,
+}
 
 
 def quiet(line: str) -> None:
@@ -92,13 +101,13 @@ def test_several_partitions_make_one_corpus(toy_root):
 
 
 def test_normalize():
-    features = np.random.default_rng(0).normal(3, 2, size=(50, 5)).astype(np.float32)
+    features = torch.from_numpy(np.random.default_rng(0).normal(3, 2, size=(50, 5)).astype(np.float32))
     assert normalize(features, "none") is features
     mean = normalize(features, "mean")
     np.testing.assert_allclose(mean.mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(mean.std(0), features.std(0), rtol=1e-4)
-    np.testing.assert_allclose(normalize(features, "mean_variance").std(0), 1, rtol=1e-3)
-    assert np.isfinite(normalize(np.ones((9, 5), np.float32), "mean_variance")).all()
+    np.testing.assert_allclose(mean.numpy().std(0), features.numpy().std(0), rtol=1e-4)
+    np.testing.assert_allclose(normalize(features, "mean_variance").numpy().std(0), 1, rtol=1e-3)
+    assert torch.isfinite(normalize(torch.ones(9, 5), "mean_variance")).all()
 
 
 def kaggle_lengths(N: int = 28_539) -> np.ndarray:

@@ -60,9 +60,10 @@ def slow_beam(model, memories, limit, K, power):
                 finished.append((score / (step + 1) ** power, tokens[:-1]))
         if step == limit and not finished:
             finished = [(score / max(step, 1) ** power, tokens) for tokens, score, _ in beam]
-        if len(finished) >= K or step == limit:
-            break
         beam = [(tokens, score, states) for score, tokens, states in continuations if tokens[-1] != EOS][:K]
+        ahead = finished and max(finished)[0] >= beam[0][1] / (step + 1) ** power
+        if (len(finished) >= K and ahead) or step == limit:
+            break
     return sorted(finished, key=lambda hypothesis: -hypothesis[0])[:K]
 
 

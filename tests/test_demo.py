@@ -3,7 +3,8 @@ import random
 import numpy as np
 import pytest
 
-from corpora.demo import ACCENTS, MEL_BANDS, VOICES, Synthesiser, make_corpus, make_sentences
+from corpora.demo import ACCENTS, VOICES, Synthesiser, make_corpus, make_sentences
+from corpora.features import MEL_BANDS
 from dataset import load_corpus
 from utils.corpus import find_partition
 

@@ -1,6 +1,7 @@
 """Checkpoints: written beside and renamed, read without unpickling code."""
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,15 +23,20 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
     os.replace(beside, path)
 
 
-def load_checkpoint(path: str | Path) -> dict:
-    """A checkpoint of this project, on the CPU. Raises UserError for anything else."""
+def read_file(path: str | Path, missing: str) -> object:
+    """What `torch.save` wrote, on the CPU. Raises UserError where it is damaged or `missing`; no code is run."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"{path}: found no checkpoint; train first: python train.py") from None
+        raise UserError(f"{path}: found {missing}") from None
     except Exception as error:  # a damaged pickle can fail in any way; none of them runs code
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: cannot be read as a checkpoint ({reason}); it is damaged or not one") from None
+
+
+def load_checkpoint(path: str | Path) -> dict:
+    """A checkpoint of this project, on the CPU. Raises UserError for anything else."""
+    checkpoint = read_file(path, "no checkpoint; train first: python train.py")
     if not isinstance(checkpoint, dict) or not checkpoint.keys() >= KEYS:
         raise UserError(f"{path}: found something else, expected a checkpoint that train.py wrote")
     if tuple(checkpoint["vocabulary"]) != VOCABULARY:
@@ -49,3 +55,15 @@ def model_from(checkpoint: dict) -> LAS:
     except (RuntimeError, TypeError, KeyError, ValueError) as error:
         raise UserError(f"the checkpoint's weights do not fit its settings: {str(error).splitlines()[0]}") from None
     return model
+
+
+def load_models(paths: Sequence[Path], say: Callable[[str], None]) -> tuple[list[LAS], dict]:
+    """The models of the checkpoints, and the feature format that they must share."""
+    checkpoints = [load_checkpoint(path) for path in paths]
+    for path, checkpoint in zip(paths, checkpoints, strict=True):
+        say(f"decoding with {path}, epoch {checkpoint['epoch']}")
+    expected = checkpoints[0]["features"]
+    for path, checkpoint in zip(paths, checkpoints, strict=True):
+        if checkpoint["features"] != expected:
+            raise UserError(f"{path}: found features {checkpoint['features']}, expected {expected}, as in {paths[0]}")
+    return [model_from(checkpoint) for checkpoint in checkpoints], expected

@@ -13,7 +13,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 on a GPU that has it in hardware, else float32."""
+    """`auto` is bf16 where the hardware multiplies it, GPU or CPU, else float32."""
     if name != "auto":
         return name
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        native = any(capabilities.get(unit, False) for unit in ("amx_bf16", "avx512_bf16"))
+    return "bf16" if native else "float32"

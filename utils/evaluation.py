@@ -42,8 +42,8 @@ def evaluate(
         batch = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits, attention, listened = model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
-            limits = character_limits(batch.feature_lengths)
-            spelled = greedy_search(recogniser, (recogniser.prepare(listened),), limits)
+        limits = character_limits(batch.feature_lengths)
+        spelled = greedy_search(recogniser, (recogniser.prepare(listened),), limits)
         count = int(batch.token_lengths.sum()) - len(batch.token_lengths)
         loss_sum += float(las_loss(logits, listened, batch.tokens, batch.token_lengths).attention) * count
         characters += count

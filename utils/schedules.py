@@ -1,6 +1,7 @@
 """Learning rate and teacher forcing rate, as functions of where training stands: there is nothing to resume."""
 
 import math
+import statistics
 from collections.abc import Sequence
 
 
@@ -16,6 +17,17 @@ def teacher_forcing_rate(epoch: int, start: float, stages: Sequence[dict]) -> fl
         if current:
             rate = max(rate * current[-1]["factor"], min(rate, current[-1]["floor"]))
     return rate
+
+
+def last_epoch(seconds: Sequence[float], epochs: int, max_minutes: float | None) -> int:
+    """The epoch a run ends with: `epochs`, or as many as fit into `max_minutes`.
+
+    seconds: what each epoch so far has taken.
+    """
+    if max_minutes is None or not seconds:
+        return epochs
+    left = 60 * max_minutes - sum(seconds)
+    return min(epochs, len(seconds) + max(0, int(left / statistics.median(seconds[-5:]))))
 
 
 def learning_rate(

@@ -24,3 +24,8 @@ def decode(tokens: Iterable[int]) -> str:
         if token > EOS:
             text.append(VOCABULARY[token])
     return "".join(text)
+
+
+def spellable(text: str) -> str:
+    """Any text in the vocabulary's characters: upper case, what is unknown left out, words a space apart."""
+    return " ".join("".join(character for character in text.upper() if character in CHARACTERS).split())

@@ -1,0 +1,128 @@
+"""A character n-gram language model as an automaton in two tables: a step is one look-up for the whole beam.
+
+Interpolated Kneser-Ney (Kneser and Ney 1995; Chen and Goodman 1999, section 2.7, one discount an order):
+
+    P(c | h) = max(n(h, c) - D, 0) / n(h) + D * T(h) / n(h) * P(c | h without its oldest character)
+
+`n` counts occurrences in the highest order and at the start of a text, else different characters before; `T(h)` is how
+many different characters follow `h`. On the few hundred thousand to few million characters of training transcripts this
+needs seconds and no tuning; a state is the longest context that the text holds.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.checkpoint import read_file, save_checkpoint
+from utils.errors import UserError
+from utils.vocabulary import PAD, SOS, VOCABULARY, encode
+
+DIGIT = 32  # a context is a number with a digit a character, the newest last
+MAX_ORDER = 12  # as many digits fit 64 bits
+
+
+class LanguageModel(NamedTuple):
+    """log_probs: `(C, V)` float32 of what follows each context.   following: `(C, V)` int32, the context after that."""
+
+    log_probs: Tensor
+    following: Tensor
+
+    def to(self, device: torch.device) -> "LanguageModel":
+        return LanguageModel(*(table.to(device) for table in self))
+
+    def initial_state(self, rows: int) -> Tensor:
+        """The empty context before `<sos>`, `(rows,)`."""
+        return torch.zeros(rows, dtype=torch.int32, device=self.following.device)
+
+    def step(self, token: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Reads `token (N,)`; log-probabilities `(N, V)` of what follows it, and the new state."""
+        state = self.following[state, token]
+        return self.log_probs[state], state
+
+
+class _Level(NamedTuple):
+    """Contexts of one length, and what follows them, sorted."""
+
+    contexts: np.ndarray  # (C,)
+    grams: np.ndarray  # (G,), context * DIGIT + character
+    counts: np.ndarray  # (G,)
+
+
+def train_language_model(texts: Iterable[str], order: int, min_count: int = 1) -> LanguageModel:
+    """Of n-grams up to `order` characters; longer contexts than three characters must occur `min_count` times."""
+    tokens = [encode(text) for text in texts]
+    position = np.concatenate([np.arange(len(text)) for text in tokens])
+    sequence = np.concatenate([np.array(text, dtype=np.int64) for text in tokens])
+    levels = _count(sequence, position, order, min_count)
+
+    V = len(VOCABULARY)
+    log_probs, following = [], []
+    starts = np.cumsum([0, *(len(level.contexts) for level in levels)])
+    shorter = np.ones((1, V)) / (V - 2)  # before any context: uniform over all but <pad> and <sos>
+    shorter[:, [PAD, SOS]] = 0
+    after = np.zeros((1, V), dtype=np.int32)
+    for length, level in enumerate(levels):
+        suffix = np.searchsorted(levels[length - 1].contexts, level.contexts % DIGIT ** (length - 1)) if length else [0]
+        shorter, after = _probabilities(level, shorter[suffix]), after[suffix]
+        if length + 1 < len(levels):
+            longer = levels[length + 1].contexts
+            row = np.searchsorted(level.contexts, longer // DIGIT)
+            after[row, longer % DIGIT] = starts[length + 1] + np.arange(len(longer))
+        log_probs.append(shorter)
+        following.append(after)
+    with np.errstate(divide="ignore"):
+        tables = np.log(np.concatenate(log_probs)).astype(np.float32), np.concatenate(following)
+    return LanguageModel(*map(torch.from_numpy, tables))
+
+
+def _count(sequence: np.ndarray, position: np.ndarray, order: int, min_count: int) -> list[_Level]:
+    levels, context = [], np.zeros_like(sequence)
+    for length in range(order):
+        if length:  # one more character on the old side
+            context = context + np.roll(sequence, length) * DIGIT ** (length - 1)
+        real = position >= max(1, length)  # <sos> is never predicted, and nothing lies before it
+        grams, counts = np.unique(context[real] * DIGIT + sequence[real], return_counts=True)
+        contexts, size = np.unique(context[real], return_counts=True)
+        if length > 3:
+            contexts = contexts[size >= min_count]
+            kept = np.isin(grams // DIGIT, contexts)
+            grams, counts = grams[kept], counts[kept]
+        levels.append(_Level(contexts, grams, counts))
+    for length in range(order - 1):  # all but the highest order count the different characters before
+        level, longer = levels[length], levels[length + 1]
+        kinds = np.bincount(
+            np.searchsorted(level.grams, longer.grams % DIGIT ** (length + 1)), minlength=len(level.grams)
+        )
+        first = level.grams // DIGIT**length == SOS if length else np.zeros(len(level.grams), dtype=bool)
+        levels[length] = level._replace(counts=np.where(first | (kinds == 0), level.counts, kinds))
+    return levels
+
+
+def _probabilities(level: _Level, shorter: np.ndarray) -> np.ndarray:
+    """`P(c | h)` of all contexts `h` of a length, `(C, V)`; `shorter`: the same with the oldest character forgotten."""
+    once, twice = (level.counts == 1).sum(), (level.counts == 2).sum()
+    discount = once / (once + 2 * twice) if once and twice else 0.5
+    row, character = np.searchsorted(level.contexts, level.grams // DIGIT), level.grams % DIGIT
+    total = np.bincount(row, level.counts)[:, None]
+    kinds = np.bincount(row)[:, None]
+    probabilities = discount * kinds / total * shorter
+    probabilities[row, character] += (level.counts - discount) / total[row, 0]
+    return probabilities
+
+
+def save_language_model(path: Path, model: LanguageModel) -> None:
+    save_checkpoint(path, {**model._asdict(), "vocabulary": list(VOCABULARY)})
+
+
+def load_language_model(path: Path) -> LanguageModel:
+    """Raises UserError for what `tune.py` did not write."""
+    found = read_file(path, "no language model; python tune.py makes it")
+    if not isinstance(found, dict) or not found.keys() >= {*LanguageModel._fields, "vocabulary"}:
+        raise UserError(f"{path}: found something else, expected a language model that tune.py wrote")
+    if tuple(found["vocabulary"]) != VOCABULARY:
+        raise UserError(f"{path}: found a vocabulary of {len(found['vocabulary'])}, expected this project's")
+    return LanguageModel(*(found[name] for name in LanguageModel._fields))

@@ -1,0 +1,32 @@
+"""Which of the hypotheses of a beam to answer with."""
+
+from collections.abc import Sequence
+
+import torch
+from Levenshtein import distance
+
+from decoding.beam_search import Hypothesis
+from utils.vocabulary import decode
+
+
+def likelihood(hypotheses: Sequence[Hypothesis]) -> str:
+    """The text of the best score."""
+    return decode(hypotheses[0].tokens)
+
+
+def minimum_bayes_risk(hypotheses: Sequence[Hypothesis]) -> str:
+    """The text of the least expected Levenshtein distance, the competition's metric, to what was said.
+
+    What was said is taken to be one of the hypotheses, each as probable as its log-probability says (Goel and Byrne
+    2000). Of equals, the one with the better score.
+    """
+    texts = [decode(hypothesis.tokens) for hypothesis in hypotheses]
+    probabilities = torch.tensor([hypothesis.log_probability for hypothesis in hypotheses]).double().softmax(0).tolist()
+    risks = [
+        sum(probability * distance(text, other) for other, probability in zip(texts, probabilities, strict=True))
+        for text in texts
+    ]
+    return texts[min(range(len(texts)), key=risks.__getitem__)]
+
+
+RANKERS = {"likelihood": likelihood, "mbr": minimum_bayes_risk}

@@ -1,0 +1,84 @@
+"""What each source says of finished hypotheses: Speller, CTC branch and language model apart.
+
+The beam mixes them with fixed weights. Kept apart, an N-best list can be scored anew under any weights without another
+search: that is how `tune.py` finds good ones.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from decoding.recogniser import Heard, Recogniser
+from utils.vocabulary import CTC_BLANK, EOS, PAD, SOS
+
+
+class Evidence(NamedTuple):
+    """Log-probabilities of each hypothesis, `(..., K)`. length: characters, `<eos>` counted."""
+
+    attention: Tensor
+    ctc: Tensor
+    lm: Tensor
+    length: Tensor
+
+
+class Weights(NamedTuple):
+    """See `Recogniser` and `beam_search`."""
+
+    ctc_weight: float
+    lm_weight: float
+    length_normalization: float
+
+
+def combine(evidence: Evidence, weights: Weights) -> Tensor:
+    """The score that `beam_search` gives the hypotheses under these weights, `(..., K)`."""
+    total = (1 - weights.ctc_weight) * evidence.attention + weights.ctc_weight * evidence.ctc
+    return (total + weights.lm_weight * evidence.lm) / evidence.length**weights.length_normalization
+
+
+@torch.no_grad()
+def weigh(
+    recogniser: Recogniser, heard: tuple[Heard, ...], hypotheses: Sequence[Sequence[Sequence[int]]]
+) -> list[Evidence]:
+    """Evidence for the `hypotheses` of each utterance, tokens without `<eos>`; any number of them an utterance.
+
+    The models of an ensemble are averaged, as in the search. A model without a CTC branch counts with its attention.
+    """
+    K = max(map(len, hypotheses))
+    rows = [list(tokens) for utterance in hypotheses for tokens in [*utterance, *[[]] * (K - len(utterance))]]
+    inputs = pad_sequence([torch.tensor([SOS, *tokens]) for tokens in rows], batch_first=True, padding_value=PAD)
+    targets = pad_sequence([torch.tensor([*tokens, EOS]) for tokens in rows], batch_first=True, padding_value=PAD)
+    lengths = torch.tensor([len(tokens) for tokens in rows])
+    device = heard[0].memory.keys.device
+    inputs, targets, lengths = inputs.to(device), targets.to(device), lengths.to(device)
+
+    def of_targets(log_probs: Tensor) -> Tensor:
+        chosen = log_probs.gather(2, targets.unsqueeze(2)).squeeze(2)
+        return chosen.masked_fill(targets == PAD, 0.0).sum(1)
+
+    attention, ctc = [], []
+    for model, (memory, frames) in zip(recogniser.models, heard, strict=True):
+        logits, _ = model.speller(inputs, memory)
+        attention.append(of_targets(logits.log_softmax(-1)))
+        if frames is None:
+            ctc.append(attention[-1])
+            continue
+        log_probs = frames.log_probs.float().repeat_interleave(K, dim=0).transpose(0, 1)
+        steps = torch.full_like(lengths, log_probs.size(0))
+        ctc.append(-F.ctc_loss(log_probs, targets, steps, lengths, blank=CTC_BLANK, reduction="none"))
+    lm = torch.zeros_like(attention[0])
+    if recogniser.language_model is not None:
+        state, expected = recogniser.language_model.initial_state(len(rows)), []
+        for token in inputs.unbind(1):
+            log_probs, state = recogniser.language_model.step(token, state)
+            expected.append(log_probs)
+        lm = of_targets(torch.stack(expected, dim=1))
+    every = Evidence(torch.stack(attention).mean(0), torch.stack(ctc).mean(0), lm, lengths + 1)
+    each = zip(*(values.view(-1, K).cpu().double() for values in every), strict=True)
+    return [
+        Evidence(*(values[: len(utterance)] for values in evidence))
+        for evidence, utterance in zip(each, hypotheses, strict=True)
+    ]

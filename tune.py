@@ -1,0 +1,182 @@
+"""Trains a language model on the transcripts and finds the decoding weights on dev; test.py then uses both.
+
+python tune.py                                   # data.train's transcripts, data.dev, runs/NAME/best.pt
+python tune.py --text more.txt                   # language model from the transcripts and a file, a sentence a line
+python tune.py --checkpoint a.pt b.pt run.name=both     # for an ensemble; then test.py with the same arguments
+
+Writes runs/NAME/lm.pt and runs/NAME/decoding.yaml. Text of dev or test never reaches the language model.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from Levenshtein import distance
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from config import TUNED, Config, command_parser, parse_decoding_arguments, to_yaml
+from dataset import Corpus, FeatureFormat, load_corpus
+from decoding.beam_search import Hypothesis, beam_search
+from decoding.language_model import MAX_ORDER, save_language_model, train_language_model
+from decoding.rank import RANKERS
+from decoding.recogniser import Recogniser
+from decoding.rescoring import Evidence, Weights, combine, weigh
+from decoding.transcribe import DecodingOptions, listen, transcribe
+from utils.checkpoint import load_models
+from utils.corpus import BadFile, find_partition, read_transcript
+from utils.device import choose_device
+from utils.errors import UserError, run_command
+from utils.logs import make_logger
+from utils.metrics import score
+from utils.vocabulary import decode, spellable
+
+CTC_WEIGHTS = [step / 10 for step in range(11)]
+LM_WEIGHTS = [step / 10 for step in range(9)]
+LENGTH_NORMALIZATIONS = [0.0, 0.25, 0.5, 0.75, 1.0]
+NBEST = 16  # hypotheses an utterance that the weights choose among
+SEARCH = Weights(0.3, 0.2, 0.5)  # the search that finds them: some of each, so that all kinds are among them
+
+
+def read_texts(config: Config, file: Path | None, say: Callable[[str], None]) -> list[str]:
+    """Training transcripts, and the lines of `file` with what the vocabulary lacks left out."""
+    texts, bad = [], 0
+    for name in config.data.train:
+        for path in find_partition(config.data.root, name).transcripts or ():
+            try:
+                texts.append(read_transcript(path))
+            except BadFile:
+                bad += 1
+    if bad:
+        say(f"language model: {bad} unreadable transcripts left out; train.py lists them")
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--text: {file}: cannot be read as UTF-8 text ({error})") from None
+        texts += filter(None, map(spellable, lines))
+    if not texts:
+        raise UserError(f"data.train: found no transcripts in {', '.join(config.data.train)}, expected text to learn")
+    return texts
+
+
+class NBest(NamedTuple):
+    """Hypotheses of all utterances and what speaks for them; rows are filled up with length 1 and distance 0."""
+
+    evidence: Evidence  # (N, K)
+    distances: Tensor  # (N, K) to the reference
+    real: Tensor  # (N, K)
+    tokens: list[list[list[int]]]
+
+
+def collect(recogniser: Recogniser, corpus: Corpus, batch_size: int, device: torch.device) -> NBest:
+    """One beam search over the corpus, and the evidence for all that it found."""
+    found: list = [None] * len(corpus)
+    for indices, heard, limits in listen(recogniser, corpus, batch_size, device):
+        beams = beam_search(recogniser, heard, limits, NBEST, SEARCH.length_normalization)
+        tokens = [[hypothesis.tokens for hypothesis in beam] for beam in beams]
+        for index, hypotheses, evidence in zip(indices, tokens, weigh(recogniser, heard, tokens), strict=True):
+            found[index] = hypotheses, evidence
+    tokens = [hypotheses for hypotheses, _ in found]
+    distances = [
+        torch.tensor([distance(text, decode(hypothesis)) for hypothesis in hypotheses])
+        for text, hypotheses in zip(corpus.texts, tokens, strict=True)
+    ]
+    evidence = Evidence(
+        *(
+            pad_sequence(list(values), batch_first=True, padding_value=padding)
+            for values, padding in zip(zip(*(each for _, each in found), strict=True), (0, 0, 0, 1), strict=True)
+        )
+    )
+    real = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in distances], batch_first=True)
+    return NBest(evidence, pad_sequence(distances, batch_first=True), real, tokens)
+
+
+def best_weights(nbest: NBest, ctc_weights: Sequence[float], lm_weights: Sequence[float]) -> Weights:
+    """The weights under which the best-scored hypotheses have the least mean distance.
+
+    A point of the grid counts with its neighbours: one that is good by luck alone has bad ones.
+    """
+    axes = (ctc_weights, lm_weights, LENGTH_NORMALIZATIONS)
+    grid = [Weights(*point) for point in itertools.product(*axes)]
+    means = []
+    for weights in grid:
+        best = combine(nbest.evidence, weights).masked_fill(~nbest.real, float("-inf")).argmax(1, keepdim=True)
+        means.append(nbest.distances.gather(1, best).double().mean())
+    cube = torch.stack(means).view(1, 1, *map(len, axes))
+    smooth = F.avg_pool3d(cube, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+    return grid[int(smooth.argmin())]
+
+
+def best_rank(nbest: NBest, weights: Weights, texts: Sequence[str]) -> str:
+    """`mbr` where it is better than `likelihood` on these lists."""
+    scores = combine(nbest.evidence, weights)
+    logs = scores * nbest.evidence.length**weights.length_normalization
+    total = dict.fromkeys(RANKERS, 0)
+    for row, (hypotheses, text) in enumerate(zip(nbest.tokens, texts, strict=True)):
+        beam = [Hypothesis(tokens, float(scores[row, k]), float(logs[row, k])) for k, tokens in enumerate(hypotheses)]
+        beam.sort(key=lambda hypothesis: -hypothesis.score)
+        for name, rank in RANKERS.items():
+            total[name] += distance(text, rank(beam))
+    return "mbr" if total["mbr"] < total["likelihood"] else "likelihood"
+
+
+def main() -> None:
+    parser = command_parser(__doc__)
+    parser.add_argument("--text", type=Path, metavar="FILE", help="more text for the language model, a sentence a line")
+    parser.add_argument("--order", type=int, default=8, help="characters of the n-grams (default: %(default)s)")
+    args, config, paths = parse_decoding_arguments(parser)
+    folder, say = config.run.path, make_logger().info
+    if not 1 <= args.order <= MAX_ORDER:
+        raise UserError(f"--order: found {args.order}, expected 1 to {MAX_ORDER}")
+    device = choose_device(config.training.device)
+    models, features = load_models(paths, say)
+    feature_format = FeatureFormat(**features)
+
+    texts = read_texts(config, args.text, say)
+    language_model = train_language_model(texts, args.order)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_language_model(folder / "lm.pt", language_model)
+    contexts = len(language_model.log_probs)
+    say(f"{folder / 'lm.pt'}: {len(texts):,} texts, {sum(map(len, texts)):,} characters, {contexts:,} contexts")
+
+    corpus = load_corpus(
+        [find_partition(config.data.root, config.data.dev)],
+        feature_format.normalize,
+        feature_format=feature_format,
+        skip_bad=config.data.skip_bad,
+        report=folder / "findings-dev.txt",
+        say=say,
+    )
+    if corpus.texts is None:
+        raise UserError(f"data.dev: {config.data.dev} has no transcripts; the weights are found by comparing with them")
+    models = [model.to(device) for model in models]
+    language_model = language_model.to(device)
+    ctc = any(model.ctc is not None for model in models)
+
+    def decoded(weights: Weights, rank: str) -> float:
+        recogniser = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight)
+        options = DecodingOptions("beam", config.decoding.beam_size, rank, weights.length_normalization)
+        return score(corpus.texts, transcribe(recogniser, corpus, options, config.decoding.batch_size, device)).distance
+
+    searcher = Recogniser(models, SEARCH.ctc_weight, language_model, SEARCH.lm_weight)
+    nbest = collect(searcher, corpus, config.decoding.batch_size, device)
+    weights = best_weights(nbest, CTC_WEIGHTS if ctc else [0.0], LM_WEIGHTS)
+    rank = best_rank(nbest, weights, corpus.texts)
+    found = {"rank": rank, **{name: round(value, 3) for name, value in weights._asdict().items()}}
+    now = Weights(*(getattr(config.decoding, name) for name in Weights._fields))
+    before, after = decoded(now, config.decoding.rank), decoded(weights, rank)
+    say(f"{config.data.dev}: distance {before:.3f} with {now._asdict()}, {after:.3f} with {found}")
+    if after < before:
+        tuned = folder / TUNED
+        tuned.write_text(f"# python tune.py: {config.data.dev} distance {after:.3f}\n" + to_yaml({"decoding": found}))
+        say(f"{tuned}: test.py will use these")
+    else:
+        say("no better than what is configured: left as it is")
+
+
+if __name__ == "__main__":
+    run_command(main)

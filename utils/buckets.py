@@ -1,0 +1,56 @@
+"""Batches of utterances of like length."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Sampler
+
+
+class Item(NamedTuple):
+    """What a sampler asks of the dataset: an utterance, and how it is to sound this time."""
+
+    index: int
+    epoch: int = 0
+    speed: float = 1.0
+
+
+class BucketSampler(Sampler[list[Item]]):
+    """Batches of utterances of like length, in an order that is a function of seed and epoch alone.
+
+    Each epoch, every utterance gets a speed within `1 ± speed` (speed perturbation); utterances are shuffled, sorted
+    by the length they will then have within pools of `POOL` batches, cut into batches, and the batches shuffled.
+    No utterance is dropped. Set `epoch` before iterating.
+    """
+
+    POOL = 100
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int | None = None, speed: float = 0.0):
+        """seed: None sorts by length, longest first, and changes nothing: for evaluation and decoding."""
+        self.lengths = torch.tensor(lengths, dtype=torch.float)
+        self.batch_size, self.seed, self.speed, self.epoch = batch_size, seed, speed, 0
+
+    def __len__(self) -> int:
+        return sum(-(-pool // self.batch_size) for pool in self._pools(len(self.lengths)))
+
+    def _pools(self, N: int) -> list[int]:
+        """Sizes of the pools: all full of whole batches, the last one a little larger or smaller."""
+        if self.seed is None:
+            return [N]
+        size = self.POOL * self.batch_size
+        count = max(1, round(N / size))
+        return [size] * (count - 1) + [N - size * (count - 1)]
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        N = len(self.lengths)
+        if self.seed is None:
+            order = self.lengths.argsort(descending=True, stable=True)
+            yield from ([Item(index) for index in batch.tolist()] for batch in order.split(self.batch_size))
+            return
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        speeds = 1 + self.speed * (2 * torch.rand(N, generator=generator) - 1)
+        lengths = self.lengths / speeds
+        pools = torch.randperm(N, generator=generator).split(self._pools(N))
+        batches = [b for pool in pools for b in pool[lengths[pool].argsort(stable=True)].split(self.batch_size)]
+        for position in torch.randperm(len(batches), generator=generator).tolist():
+            yield [Item(index, self.epoch, float(speeds[index])) for index in batches[position].tolist()]
