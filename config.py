@@ -131,7 +131,14 @@ class Training(Section):
     average_epochs: Annotated[float, Field(ge=0)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     ctc_weight: Annotated[float, Field(ge=0, lt=1)]
+    ctc_epochs: Count
     teacher_forcing: TeacherForcing
+
+    @model_validator(mode="after")
+    def _ctc_epochs_need_a_branch(self) -> "Training":
+        if self.ctc_epochs and not self.ctc_weight:
+            raise ValueError(f"training.ctc_weight above 0 where training.ctc_epochs is {self.ctc_epochs}")
+        return self
 
 
 class Decoding(Section):

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from config import Config, command_parser, flatten, load_config, to_yaml
@@ -21,6 +19,7 @@ from dataset import BadCorpus, Batch, Corpus, FeatureDataset, FeatureFormat, is_
 from models.las import LAS, las_loss
 from models.listener import Listener
 from utils.augment import Augmentation
+from utils.average import weight_average
 from utils.buckets import BucketSampler
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.corpus import find_partition
@@ -29,12 +28,11 @@ from utils.environment import environment
 from utils.errors import UserError, run_command
 from utils.evaluation import evaluate, utterances_to_show
 from utils.logs import make_logger
-from utils.schedules import last_epoch, learning_rate, teacher_forcing_rate
+from utils.schedules import ALIGNED, last_epoch, learning_rate, teacher_forcing_rate
 from utils.tracking import Tracker
 from utils.visualization import draw_epoch
 from utils.vocabulary import VOCABULARY
 
-ALIGNED = 0.5  # monotonicity from which a model counts as aligned
 PATIENCE = 8  # epochs without alignment before a run says so
 MAX_BAD_STEPS = 3  # losses in a row that are not finite before a run stops
 ADVICE = """not aligned after {epoch} epochs: attention does not move along the speech (monotonicity {value:.2f}).
@@ -72,16 +70,6 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), weight_decay=config.training.weight_decay, fused=self.device.type == "cuda"
         )
-        self.average = AveragedModel(self.model, multi_avg_fn=self._average)
-        self.history: list[dict] = []
-        self.run_id = None
-        if resumed:
-            self.average.module.load_state_dict(resumed["model"])
-            self.average.n_averaged.fill_(resumed["averaged_steps"])
-            self.model.load_state_dict(resumed["weights"])
-            self.optimizer.load_state_dict(resumed["optimizer"])
-            self.history, self.run_id = resumed["history"], resumed["wandb_run_id"]
-
         augment = config.augment.model_dump()
         seed = config.training.seed
         speed = augment.pop("speed")
@@ -91,6 +79,16 @@ class Trainer:
         dev_sampler = BucketSampler(self.dev_corpus.lengths, config.training.batch_size)
         self.dev_loader = make_loader(FeatureDataset(self.dev_corpus), dev_sampler, 0, self.device)
         self.shown = utterances_to_show(self.dev_corpus)
+
+        self.average = weight_average(self.model, config.training.average_epochs * len(self.train_loader))
+        self.history: list[dict] = []
+        self.run_id = None
+        if resumed:
+            self.average.module.load_state_dict(resumed["model"])
+            self.average.n_averaged.fill_(resumed["averaged_steps"])
+            self.model.load_state_dict(resumed["weights"])
+            self.optimizer.load_state_dict(resumed["optimizer"])
+            self.history, self.run_id = resumed["history"], resumed["wandb_run_id"]
 
         steps, ctc_steps = (count / 1000 for count in listener.steps(1000))
         per_character = self.train_corpus.frames_per_character
@@ -176,10 +174,11 @@ class Trainer:
             epoch, start = len(self.history) + 1, time.perf_counter()
             train = self._train_epoch(epoch, self._last_epoch())
             model = self.average.module
-            dev, maps, predictions = evaluate(model, self.dev_loader, self.shown, self.device, self.precision)
+            spell = epoch > config.training.ctc_epochs
+            dev, maps, predictions = evaluate(model, self.dev_loader, self.shown, self.device, self.precision, spell)
             row = {"epoch": epoch, **train, **dev, "seconds": time.perf_counter() - start}
             self.history.append(row)
-            best = min(self.history, key=lambda past: past["dev_distance"])  # the first of equals
+            best = min(self.history, key=self._badness)  # the first of equals
             is_best = best is row
             picture = draw_epoch(self.folder / "attention", epoch, maps, row, is_best)
             self._save(is_best)
@@ -192,22 +191,21 @@ class Trainer:
             f"{self.folder / 'attention' / 'first-and-best.png'}; next: python test.py, which searches with a beam"
         )
 
+    def _badness(self, row: dict) -> tuple[bool, float]:
+        """Any epoch that trained the Speller is better than one that did not."""
+        return row["epoch"] <= self.config.training.ctc_epochs, row["dev_distance"]
+
     def _last_epoch(self) -> int:
         return last_epoch(
             [row["seconds"] for row in self.history], self.config.training.epochs, self.config.training.max_minutes
         )
 
-    def _average(self, averages: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
-        """Exponential moving average of the weights, over fewer steps in the beginning."""
-        horizon = self.config.training.average_epochs * len(self.train_loader)
-        share = max(1 / max(1.0, horizon), 9 / (10 + int(steps)))
-        torch._foreach_lerp_(averages, weights, share)
-
     def _train_epoch(self, epoch: int, last: int) -> dict[str, float]:
         """`last`: the epoch that the schedule ends with."""
         training, device = self.config.training, self.device
-        forcing = teacher_forcing_rate(epoch, **training.teacher_forcing.model_dump())
         distances = [row["dev_distance"] for row in self.history]
+        aligned = [row["dev_monotonicity"] for row in self.history]
+        forcing = teacher_forcing_rate(epoch, **training.teacher_forcing.model_dump(), monotonicities=aligned)
         self.model.train()
         self.sampler.epoch = epoch
         steps = len(self.train_loader)
@@ -236,7 +234,7 @@ class Trainer:
                 group["lr"] = rate
             # All randomness of a step is a function of the seed and the step: a resumed run draws the same.
             torch.manual_seed(training.seed * 1_000_003 + step)
-            loss, norm = self._train_step(batch, forcing)
+            loss, norm = self._train_step(batch, forcing, spell=epoch > training.ctc_epochs)
             if torch.isfinite(norm):
                 self.optimizer.step()
                 self.average.update_parameters(self.model)
@@ -273,11 +271,14 @@ class Trainer:
             "data_wait": waiting / elapsed,
         }
 
-    def _train_step(self, batch: Batch, forcing: float):
+    def _train_step(self, batch: Batch, forcing: float, spell: bool):
         """Forward and backward, gradients clipped; returns the losses and the gradient norm before clipping."""
         training = self.config.training
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits, _, listened = self.model(batch.features, batch.feature_lengths, batch.tokens[:, :-1], forcing)
+            if spell:
+                logits, _, listened = self.model(batch.features, batch.feature_lengths, batch.tokens[:, :-1], forcing)
+            else:
+                logits, listened = None, self.model.listen(batch.features, batch.feature_lengths)
         loss = las_loss(
             logits, listened, batch.tokens, batch.token_lengths, training.ctc_weight, training.label_smoothing
         )
@@ -319,7 +320,8 @@ class Trainer:
             f"distance {row['dev_distance']:.2f}{ctc}, CER {row['dev_cer']:.1%}, monotonicity "
             f"{row['dev_monotonicity']:.2f}, {row['seconds']:.0f} s{', best' if is_best else ''}"
         )
-        if row["epoch"] % PATIENCE == 0 and row["dev_monotonicity"] < ALIGNED:
+        spelling = row["epoch"] - self.config.training.ctc_epochs
+        if spelling > 0 and spelling % PATIENCE == 0 and row["dev_monotonicity"] < ALIGNED:
             self.say(ADVICE.format(epoch=row["epoch"], value=row["dev_monotonicity"]))
 
 

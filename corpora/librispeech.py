@@ -96,7 +96,6 @@ def make_corpus(audio: Path, out: Path, bands: int, highest: float, jobs: int, s
     out.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(recipe), encoding="utf-8")
 
-    torch.set_num_threads(1)  # each thread has a file of its own to work on
     findings = []
     for partition in partitions:
         count, problems = make_partition(partition, out / partition.name, bands, highest, jobs)
@@ -120,6 +119,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="files at a time (default: %(default)s)")
     parser.add_argument("--skip-bad", action="store_true", help="go on without what cannot be used")
     args = parser.parse_args()
+    torch.set_num_threads(1)  # each of the jobs has a file of its own to work on
     make_corpus(args.audio, args.out, args.features, args.highest, args.jobs, args.skip_bad)
 
 

@@ -41,11 +41,11 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Up to `beam_size` hypotheses of each utterance, best first.
 
-    A hypothesis finishes when its `<eos>` is among the best `beam_size` continuations of its utterance. An utterance
-    is done after `limits (B,)` characters, or when as many have finished and the best of them scores no worse than the
-    best of the beam by then: early ends are cheap to propose, and counted alone they would cut texts short. Only where
-    nothing has finished by the limit, the beam itself is the result. What happens to an utterance does not depend on
-    the others.
+    A hypothesis finishes where `<eos>` is its most probable next token and among the best `beam_size` continuations of
+    its utterance. An utterance is done after `limits (B,)` characters, or when as many have finished and the best of
+    them scores no worse than the best of the beam by then. Without these two rules improbable early ends, which are
+    cheap in a beam, cut texts short (RESULTS.md). Only where nothing has finished by the limit, the beam itself is the
+    result. What happens to an utterance does not depend on the others.
     """
     B, K, longest = limits.size(0), beam_size, int(limits.max())
     device, impossible = limits.device, float("-inf")
@@ -63,6 +63,7 @@ def beam_search(
         log_probs, states = recogniser.step(token, states, heard)
         V = log_probs.size(1)
         log_probs[:, [PAD, SOS]] = impossible
+        log_probs[:, EOS].masked_fill_(log_probs.argmax(1) != EOS, impossible)
         continuations = (scores.unsqueeze(2) + log_probs.view(B, K, V)).flatten(1)
         # Each hypothesis has one <eos>, so among the best 2K there are K that go on.
         best, index = continuations.topk(2 * K, dim=1)

@@ -23,6 +23,7 @@ from utils.vocabulary import PAD, SOS, VOCABULARY, encode
 
 DIGIT = 32  # a context is a number with a digit a character, the newest last
 MAX_ORDER = 12  # as many digits fit 64 bits
+ALWAYS_KEPT = 3  # contexts up to this length
 
 
 class LanguageModel(NamedTuple):
@@ -52,12 +53,19 @@ class _Level(NamedTuple):
     counts: np.ndarray  # (G,)
 
 
-def train_language_model(texts: Iterable[str], order: int, min_count: int = 1) -> LanguageModel:
-    """Of n-grams up to `order` characters; longer contexts than three characters must occur `min_count` times."""
+def train_language_model(texts: Iterable[str], order: int, max_contexts: int = 1_000_000) -> LanguageModel:
+    """Of n-grams up to `order` characters, at most MAX_ORDER.
+
+    Of contexts longer than three characters the rarest are forgotten until `max_contexts` are left: a million of them
+    take 250 MB.
+    """
     tokens = [encode(text) for text in texts]
     position = np.concatenate([np.arange(len(text)) for text in tokens])
     sequence = np.concatenate([np.array(text, dtype=np.int64) for text in tokens])
-    levels = _count(sequence, position, order, min_count)
+    min_count, levels = 1, _count(sequence, position, order, 1)
+    while sum(len(level.contexts) for level in levels[ALWAYS_KEPT + 1 :]) > max_contexts:
+        min_count *= 2
+        levels = _count(sequence, position, order, min_count)
 
     V = len(VOCABULARY)
     log_probs, following = [], []
@@ -87,7 +95,7 @@ def _count(sequence: np.ndarray, position: np.ndarray, order: int, min_count: in
         real = position >= max(1, length)  # <sos> is never predicted, and nothing lies before it
         grams, counts = np.unique(context[real] * DIGIT + sequence[real], return_counts=True)
         contexts, size = np.unique(context[real], return_counts=True)
-        if length > 3:
+        if length > ALWAYS_KEPT and min_count > 1:
             contexts = contexts[size >= min_count]
             kept = np.isin(grams // DIGIT, contexts)
             grams, counts = grams[kept], counts[kept]

@@ -79,7 +79,7 @@ def _float32(like: Tensor) -> torch.autocast:
 
 
 def las_loss(
-    logits: Tensor,
+    logits: Tensor | None,
     listened: Listened,
     tokens: Tensor,
     token_lengths: Tensor,
@@ -89,13 +89,17 @@ def las_loss(
     """Means over characters of the batch: (1 - ctc_weight) * cross entropy + ctc_weight * CTC.
 
     tokens: `(B, U + 1)`, `<sos>`, characters, `<eos>`, padding.   token_lengths: `(B,)`, `<sos>` and `<eos>` counted.
-    logits: `(B, U, V)`, what follows each token but the last.
+    logits: `(B, U, V)`, what follows each token but the last; None where nothing was spelled: CTC alone.
     """
     target_lengths = token_lengths - 1
-    targets = tokens[:, 1:].masked_fill(~length_mask(target_lengths, tokens.size(1) - 1), IGNORED)
-    attention = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, label_smoothing=label_smoothing)
-    if listened.ctc_log_probs is None:
-        return Loss(attention, attention, attention.new_zeros(()))
+    ctc = attention = torch.zeros((), device=tokens.device)
+    if logits is not None:
+        targets = tokens[:, 1:].masked_fill(~length_mask(target_lengths, tokens.size(1) - 1), IGNORED)
+        attention = F.cross_entropy(
+            logits.transpose(1, 2), targets, ignore_index=IGNORED, label_smoothing=label_smoothing
+        )
+        if listened.ctc_log_probs is None:
+            return Loss(attention, attention, ctc)
     ctc = F.ctc_loss(
         listened.ctc_log_probs.transpose(0, 1),
         tokens[:, 1:],
@@ -106,4 +110,6 @@ def las_loss(
         zero_infinity=True,
     )
     ctc = ctc / target_lengths.sum()
+    if logits is None:
+        return Loss(ctc, attention, ctc)
     return Loss((1 - ctc_weight) * attention + ctc_weight * ctc, attention, ctc)

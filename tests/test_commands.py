@@ -2,19 +2,22 @@
 
 import csv
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from matplotlib.image import imread
 
-from config import load_config
-from tests.conftest import SMALL, make_toy_corpus
+from config import load_config, parse_yaml
+from tests.conftest import SMALL, make_toy_corpus, speak, write_utterance
 from utils.checkpoint import load_checkpoint
 
 HOME = Path(__file__).parents[1]
@@ -145,6 +148,7 @@ def test_killed_in_the_middle_it_ends_with_the_same_weights(toy_root, tmp_path):
         f"data.root={toy_root}",
         "training.epochs=4",
         "training.schedule=plateau",
+        "training.ctc_epochs=1",
         f"run.dir={tmp_path}",
     ]
     arguments += ["training.teacher_forcing={start: 0.9, stages: [{from_epoch: 2, factor: 0.9, floor: 0.5}]}"]
@@ -169,8 +173,88 @@ def test_killed_in_the_middle_it_ends_with_the_same_weights(toy_root, tmp_path):
         assert unbroken["epoch"] == resumed["epoch"]
         for name, weights in unbroken["model"].items():
             assert torch.equal(weights, resumed["model"][name]), name
+    unbroken = load_checkpoint(tmp_path / "unbroken" / "last.pt")
+    averaged, last = unbroken["model"], unbroken["weights"]
+    assert not all(torch.equal(averaged[name], last[name]) for name in averaged)
     losses = [pd.read_csv(tmp_path / name / "metrics.csv")["train_loss"].tolist() for name in ("unbroken", "killed")]
     assert losses[0] == losses[1]
+
+
+def test_the_listener_alone_first(toy_root, tmp_path):
+    """training.ctc_epochs: the Speller stays as it was, and no such epoch is the best."""
+    arguments = [*SMALL, f"data.root={toy_root}", f"run.dir={tmp_path}", "run.name=ctc", "training.ctc_epochs=2"]
+    run("train.py", *arguments, "training.epochs=1", "training.average_epochs=0")
+    first = load_checkpoint(tmp_path / "ctc" / "best.pt")
+    run("train.py", *arguments, "training.epochs=2", "training.average_epochs=0")
+    second = load_checkpoint(tmp_path / "ctc" / "last.pt")
+    changed = {
+        name.split(".")[0] for name, weights in first["model"].items() if not weights.equal(second["model"][name])
+    }
+    assert changed == {"listener", "ctc"}
+    assert [row["train_attention_loss"] for row in second["history"]] == [0, 0]
+    assert second["history"][0]["dev_distance"] == second["history"][0]["dev_ctc_distance"]
+    run("train.py", *arguments, "training.epochs=3", "training.average_epochs=0")
+    assert load_checkpoint(tmp_path / "ctc" / "best.pt")["epoch"] == 3
+    result = run("train.py", *arguments, "training.ctc_weight=0", expect=2)
+    assert "training.ctc_weight above 0 where training.ctc_epochs is 2" in result.stderr
+
+
+def test_a_run_ends_in_time(toy_root, tmp_path):
+    """The first epoch tells how many fit; the schedule ends with the last of them."""
+    arguments = [*SMALL, f"data.root={toy_root}", f"run.dir={tmp_path}", "run.name=short", "training.epochs=1000"]
+    result = run("train.py", *arguments, "training.max_minutes=0.1")
+    metrics = pd.read_csv(tmp_path / "short" / "metrics.csv")
+    assert 1 < len(metrics) < 1000
+    assert metrics["seconds"].sum() < 0.1 * 60 + metrics["seconds"].max()
+    assert metrics["learning_rate"].iloc[-1] < 0.3 * metrics["learning_rate"].max()
+    assert "best: epoch" in result.stdout
+    assert f"all {len(metrics)} epochs are done" in run("train.py", *arguments, "training.max_minutes=0.1").stdout
+
+
+def test_tuned_weights_are_found_kept_and_used(trained, toy_root, tmp_path):
+    folder, _, arguments = trained
+    mine = tmp_path / "toy"
+    shutil.copytree(folder, mine)
+    arguments = [*arguments, f"run.dir={tmp_path}"]
+    more = tmp_path / "more.txt"
+    more.write_text("a bee\n\n123\nA DEAD CAD")
+    # Without normalisation and with too much of the language model, so that there is something to gain.
+    poor = ["decoding.lm_weight=3", "decoding.length_normalization=0"]
+    missing = run("test.py", *arguments, "--split", "dev", *poor, expect=2)
+    assert "lm.pt: found no language model; python tune.py makes it" in missing.stderr
+    result = run("tune.py", *arguments, *poor, "--text", str(more))
+    assert "lm.pt: 98 texts, " in result.stdout
+    before, after = map(float, re.search(r"dev: distance ([\d.]+) with .*, ([\d.]+) with ", result.stdout).groups())
+    assert after < before
+    tuned = parse_yaml((mine / "decoding.yaml").read_text())["decoding"]
+    assert set(tuned) == {"rank", "ctc_weight", "lm_weight", "length_normalization"}
+    decoded = run("test.py", *arguments, "--split", "dev").stdout
+    assert f"decoding weights: {mine / 'decoding.yaml'}" in decoded
+    assert f"distance {after:.3f}" in decoded
+    overridden = run("test.py", *arguments, "--split", "dev", *poor).stdout  # the command line has the last word
+    assert f"distance {before:.3f}" in overridden
+    again = run("tune.py", *arguments).stdout
+    assert "left as it is" in again
+    assert parse_yaml((mine / "decoding.yaml").read_text())["decoding"] == tuned
+    (mine / "decoding.yaml").write_text("decoding: {ctc_weights: 1}")
+    assert "unknown key decoding.ctc_weights" in run("test.py", *arguments, "--split", "dev", expect=2).stderr
+
+
+def test_utterances_three_times_as_long_are_neither_cut_nor_repeated(trained, toy_root, tmp_path):
+    """Training has 2 to 7 characters an utterance; these have 21 to 24."""
+    folder, _, arguments = trained
+    generator = np.random.default_rng(7)
+    root = tmp_path / "data"
+    shutil.copytree(toy_root / "train", root / "train")
+    for number in range(12):
+        text = "".join(generator.choice(list("ABCDE '"), size=generator.integers(21, 25)))
+        write_utterance(root / "long", f"long-{number:02d}", text, speak(text, generator))
+    for ctc_weight, shortest, longest, highest_cer in ((0.3, 0.85, 1.2, 0.12), (0, 0.4, 1.5, 0.3)):
+        run("test.py", *arguments, f"data.root={root}", "--split", "long", f"decoding.ctc_weight={ctc_weight}")
+        table = pd.read_csv(folder / "predictions-long.csv", keep_default_na=False)
+        lengths = table["reference"].str.len()
+        assert (table["hypothesis"].str.len() / lengths).between(shortest, longest).all()
+        assert table["distance"].sum() / lengths.sum() < highest_cer
 
 
 def test_a_run_that_does_not_align_says_so(toy_root, tmp_path):
@@ -232,7 +316,7 @@ def test_findings_in_train_and_dev_are_one_report(tmp_path):
 
 
 def test_help_lists_flags_and_keys():
-    for file in ("train.py", "test.py"):
+    for file in ("train.py", "tune.py", "test.py"):
         text = run(file, "--help").stdout
         assert "--config" in text
         assert "training.teacher_forcing.start=1.0" in text

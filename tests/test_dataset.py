@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataset import FeatureDataset, collate, load_corpus, make_loader, normalize
+from dataset import FeatureDataset, collate, is_cepstral, load_corpus, make_loader, normalize
 from tests.conftest import write_utterance
 from utils.augment import Augmentation
 from utils.buckets import BucketSampler, Item
@@ -182,3 +182,21 @@ def test_batches_do_not_depend_on_workers_or_cache(toy_root):
     for kept, read in zip(epoch_of(0, True), epoch_of(2, False), strict=True):
         for a, b in zip(kept, read, strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_cepstra_are_told_from_bands(tmp_path, keep):
+    """Neighbouring bands of a spectrum rise and fall together; their cosine transform's coefficients do not."""
+    generator = np.random.default_rng(0)
+    order = np.arange(28)
+    transform = np.cos(np.pi * order[:, None] * (np.arange(28) + 0.5) / 28)
+    for number in range(4):
+        shapes = np.exp(-(((order - generator.uniform(0, 28, size=(5, 1))) / 4) ** 2))  # five resonances
+        bands = generator.normal(size=(80, 5)) @ shapes + 0.05 * generator.normal(size=(80, 28))
+        write_utterance(tmp_path / "mel", f"u{number}", "A", bands.astype(np.float32))
+        write_utterance(tmp_path / "mfcc", f"u{number}", "A", (bands @ transform.T).astype(np.float32)[:, :13])
+    found = {
+        name: is_cepstral(load_corpus([find_partition(tmp_path, name)], "mean", keep=keep, say=quiet))
+        for name in ("mel", "mfcc")
+    }
+    assert found == {"mel": False, "mfcc": True}

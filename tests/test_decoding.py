@@ -7,6 +7,7 @@ import torch
 
 from decoding.beam_search import beam_search
 from decoding.greedy import ctc_greedy, greedy_search
+from decoding.language_model import train_language_model
 from decoding.recogniser import Recogniser, character_limits, reorder
 from utils.vocabulary import EOS, PAD, SOS, VOCABULARY, decode
 
@@ -51,8 +52,9 @@ def slow_beam(model, memories, limit, K, power):
         continuations = []
         for tokens, score, states in beam:
             log_probs, after = model.step(torch.tensor([tokens[-1] if tokens else SOS]), states, memories)
-            for character in range(V):
-                if character not in (PAD, SOS):
+            allowed = [character for character in range(V) if character not in (PAD, SOS)]
+            for character in allowed:
+                if character != EOS or all(log_probs[0, EOS] >= log_probs[0, other] for other in allowed):
                     continuations.append((score + float(log_probs[0, character]), [*tokens, character], after))
         continuations.sort(key=lambda c: -c[0])
         for score, tokens, _ in continuations[:K]:
@@ -98,7 +100,7 @@ def test_batched_beam_equals_slow_beam_one_utterance_at_a_time(seed, ending, K, 
 
 
 def test_a_wide_beam_finds_the_most_probable_text():
-    """Against all texts of up to two of three characters."""
+    """Against all texts of up to two of three characters that may end where they end."""
 
     class Tiny(Scripted):
         def step(self, token, states, memories):
@@ -107,14 +109,16 @@ def test_a_wide_beam_finds_the_most_probable_text():
             blocked[:, [EOS, 3, 4, 5]] = log_probs[:, [EOS, 3, 4, 5]]
             return blocked, states
 
-    model, memories = Tiny(1, 1), (torch.tensor([0]),)
+    model, memories = Tiny(8, 1), (torch.tensor([0]),)
     scores = {}
     for text in [[], *([a] for a in (3, 4, 5)), *([a, b] for a in (3, 4, 5) for b in (3, 4, 5))]:
         states, score, last = model.initial_state(memories), 0.0, SOS
         for character in [*text, EOS]:
             log_probs, states = model.step(torch.tensor([last]), states, memories)
             score, last = score + float(log_probs[0, character]), character
-        scores[tuple(text)] = score
+        if int(log_probs[0].argmax()) == EOS:
+            scores[tuple(text)] = score
+    assert len(scores) > 1
     best = max(scores, key=scores.get)
     (hypotheses,) = beam_search(model, memories, torch.tensor([2]), beam_size=13, length_normalization=0.0)
     assert tuple(hypotheses[0].tokens) == best
@@ -184,3 +188,33 @@ def test_ctc_greedy_merges_repeats_and_drops_blanks():
 def test_decode_cuts_at_the_first_eos():
     assert decode([3, 4, PAD, 30, 29, EOS, 5]) == "AB '"
     assert decode([EOS, 5]) == ""
+
+
+def test_a_language_model_is_added_with_its_weight(make_las, speech):
+    model, language_model = make_las(0), train_language_model(["ABBA", "BABA"], 3)
+    token = torch.tensor([3, 4, 5])
+
+    def second_step(*fusion):
+        recogniser = Recogniser([model], 0.0, *fusion)
+        heard = recogniser.listen(*speech)
+        _, states = recogniser.step(torch.full((3,), SOS), recogniser.initial_state(heard), heard)
+        return recogniser.step(token, states, heard)[0]
+
+    _, state = language_model.step(torch.full((3,), SOS), language_model.initial_state(3))
+    expected = second_step() + 0.7 * language_model.step(token, state)[0]
+    torch.testing.assert_close(second_step(language_model, 0.7), expected)
+
+
+def test_an_end_must_be_the_most_probable_continuation():
+    """A cheap early <eos> would win by its short length; the beam only takes it where nothing is more probable."""
+
+    class Hasty(Scripted):
+        def step(self, token, states, memories):
+            ((_, count),) = states
+            log_probs = torch.full((len(token), V), -20.0)
+            log_probs[:, 3] = -0.9
+            log_probs[:, EOS] = torch.where(count < 6, -1.0, -0.1)
+            return log_probs, ((token, count + 1),)
+
+    (hypotheses,) = beam_search(Hasty(0, 1), (torch.arange(1),), torch.tensor([20]), 4, length_normalization=0.0)
+    assert hypotheses[0].tokens == [3] * 6

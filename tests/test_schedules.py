@@ -1,7 +1,7 @@
 import pytest
 
 from config import DEFAULTS, load_config
-from utils.schedules import learning_rate, teacher_forcing_rate
+from utils.schedules import last_epoch, learning_rate, teacher_forcing_rate
 
 
 def test_the_seeds_teacher_forcing():
@@ -19,6 +19,18 @@ def test_stages_follow_one_another():
     rates = [teacher_forcing_rate(epoch, 1.0, stages) for epoch in range(1, 8)]
     assert rates == pytest.approx([1.0, 1.0, 0.5, 0.4, 0.4, 0.36, 0.324])
     assert teacher_forcing_rate(100, 1.0, []) == 1.0
+
+
+def test_nothing_decays_before_the_model_is_aligned():
+    stages = [{"from_epoch": 2, "factor": 0.9, "floor": 0.5}]
+
+    def rate(epoch, *monotonicities):
+        return teacher_forcing_rate(epoch, 1.0, stages, monotonicities)
+
+    assert [rate(1), rate(2, 0.1), rate(3, 0.1, 0.2), rate(4, 0.1, 0.2, 0.4)] == [1.0] * 4
+    assert rate(5, 0.1, 0.2, 0.4, 0.6) == 0.9
+    assert rate(6, 0.1, 0.2, 0.4, 0.6, 0.3) == pytest.approx(0.81)  # once aligned, it goes on
+    assert rate(2, 0.9) == 0.9
 
 
 def test_warm_up_then_cosine():
@@ -45,3 +57,13 @@ def test_plateau_halves_after_patience_epochs_without_a_new_best():
     assert rate([5, 6, 5, 4, 4]) == 0.5
     assert rate([5, 6, 5, 4, 4, 4]) == 0.25
     assert learning_rate(1000, 10, 100, 1.0, "constant", 0, [5, 6, 7, 8]) == 1.0
+
+
+def test_the_last_epoch_is_what_fits_into_the_time():
+    assert last_epoch([], 60, 12) == 60  # nothing is known yet
+    assert last_epoch([30.0] * 4, 60, None) == 60
+    assert last_epoch([30.0] * 4, 60, 12) == 24
+    assert last_epoch([30.0] * 4, 20, 12) == 20
+    assert last_epoch([60.0, *[30.0] * 5], 60, 12) == 6 + 17  # a slow first epoch is not taken for the rule
+    assert last_epoch([30.0] * 24, 60, 12) == 24
+    assert last_epoch([30.0] * 30, 60, 12) == 30  # time is up: not one more

@@ -26,10 +26,11 @@ def utterances_to_show(corpus: Corpus) -> list[int]:
 
 @torch.no_grad()
 def evaluate(
-    model: LAS, loader: DataLoader, shown: list[int], device: torch.device, precision: str
+    model: LAS, loader: DataLoader, shown: list[int], device: torch.device, precision: str, spell: bool = True
 ) -> tuple[dict[str, float], list[AttentionMap], list[tuple[str, str, str, int]]]:
     """Greedy decoding, and a pass along the true transcripts for loss and attention.
 
+    spell: False where the Speller is not trained yet: what counts as recognised is then what the CTC branch reads.
     Returns metrics, the attention maps of the utterances `shown`, and `(id, reference, hypothesis, distance)` of the
     first few utterances.
     """
@@ -42,14 +43,13 @@ def evaluate(
         batch = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits, attention, listened = model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
-        limits = character_limits(batch.feature_lengths)
-        spelled = greedy_search(recogniser, (recogniser.prepare(listened),), limits)
         count = int(batch.token_lengths.sum()) - len(batch.token_lengths)
         loss_sum += float(las_loss(logits, listened, batch.tokens, batch.token_lengths).attention) * count
         characters += count
-        heard = [spelled]
+        limits = character_limits(batch.feature_lengths)
+        heard = [greedy_search(recogniser, (recogniser.prepare(listened),), limits)] if spell else []
         if listened.ctc_log_probs is not None:
-            heard.append(ctc_greedy(listened.ctc_log_probs, listened.ctc_lengths))
+            heard += [ctc_greedy(listened.ctc_log_probs, listened.ctc_lengths)] * (1 if spell else 2)
         steps = listened.memory.mask[:, 0, 0].sum(1).tolist()
         for row, index in enumerate(batch.indices.tolist()):
             for store, hypotheses in zip((texts, ctc_texts), heard, strict=False):

@@ -4,15 +4,24 @@ import math
 import statistics
 from collections.abc import Sequence
 
+ALIGNED = 0.5  # monotonicity from which a model counts as aligned
 
-def teacher_forcing_rate(epoch: int, start: float, stages: Sequence[dict]) -> float:
+
+def teacher_forcing_rate(
+    epoch: int, start: float, stages: Sequence[dict], monotonicities: Sequence[float] | None = None
+) -> float:
     """Rate in `epoch` (from 1): `start`, then times a stage's `factor` each epoch from its `from_epoch` on.
 
-    A stage lasts until the next begins; its decay stops at its `floor`.
+    A stage lasts until the next begins; its decay stops at its `floor`. Until one of the dev `monotonicities` of the
+    epochs before was that of an aligned model, nothing decays: a Speller that cannot read the memory yet would learn to
+    live without it.
     """
     rate = start
     stages = sorted(stages, key=lambda stage: stage["from_epoch"])
-    for now in range(1, epoch + 1):
+    waited = 0
+    if monotonicities is not None:
+        waited = next((before for before, value in enumerate(monotonicities, 1) if value >= ALIGNED), epoch)
+    for now in range(waited + 1, epoch + 1):
         current = [stage for stage in stages if stage["from_epoch"] <= now]
         if current:
             rate = max(rate * current[-1]["factor"], min(rate, current[-1]["floor"]))

@@ -1,0 +1,105 @@
+"""The n-gram automaton against interpolated Kneser-Ney written out with dictionaries."""
+
+import math
+import random
+from collections import defaultdict
+
+import pytest
+import torch
+
+from decoding.language_model import load_language_model, save_language_model, train_language_model
+from utils.errors import UserError
+from utils.vocabulary import EOS, PAD, SOS, VOCABULARY, encode
+
+V = len(VOCABULARY)
+
+
+def some_texts(count=40):
+    generator = random.Random(0)
+    return ["".join(generator.choice("AAAB CD") for _ in range(generator.randint(1, 12))) for _ in range(count)]
+
+
+class SlowKneserNey:
+    """P(c | h) by recursion over counts in dictionaries; texts are tokens with <sos> and <eos>."""
+
+    def __init__(self, texts, order):
+        grams = [defaultdict(set) for _ in range(order)]  # length of context -> gram -> positions where it occurs
+        for number, text in enumerate(texts):
+            for end in range(1, len(text)):
+                for length in range(min(order, end + 1)):
+                    grams[length][tuple(text[end - length : end + 1])].add((number, end))
+        self.counts = []
+        for length in range(order):
+            level = {}
+            for gram, places in grams[length].items():
+                before = {longer[0] for longer in grams[length + 1] if longer[1:] == gram} if length + 1 < order else ()
+                starts = length > 0 and gram[0] == SOS
+                level[gram] = len(places) if starts or not before else len(before)
+            self.counts.append(level)
+
+    def probability(self, character, context):
+        context = tuple(context)
+        level = self.counts[len(context)]
+        following = {gram[-1]: count for gram, count in level.items() if gram[:-1] == context}
+        shorter = self.probability(character, context[1:]) if context else 1 / (V - 2)
+        if not following:
+            return shorter
+        once, twice = list(level.values()).count(1), list(level.values()).count(2)
+        discount = once / (once + 2 * twice) if once and twice else 0.5
+        total = sum(following.values())
+        kept = max(following.get(character, 0) - discount, 0)
+        return (kept + discount * len(following) * shorter) / total
+
+
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_equals_kneser_ney_written_out(order):
+    texts = some_texts()
+    slow = SlowKneserNey([encode(text) for text in texts], order)
+    model = train_language_model(texts, order)
+    for text in ("AAB", "CADD", "'Z A", "ABACADA", ""):
+        tokens, state = encode(text), model.initial_state(1)
+        for position, token in enumerate(tokens[:-1]):
+            log_probs, state = model.step(torch.tensor([token]), state)
+            context = tokens[max(0, position + 2 - order) : position + 1]
+            while context and not any(gram[:-1] == tuple(context) for gram in slow.counts[len(context)]):
+                context = context[1:]
+            for character in range(EOS, V):
+                expected = math.log(slow.probability(character, context))
+                assert float(log_probs[0, character]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_probabilities_of_every_context_sum_to_one():
+    model = train_language_model(some_texts(), 6)
+    assert torch.allclose(model.log_probs.exp().sum(1), torch.ones(len(model.log_probs)), atol=1e-5)
+    assert (model.log_probs[:, [PAD, SOS]] == -math.inf).all()
+    assert model.following.min() >= 0
+    assert model.following.max() < len(model.log_probs)
+
+
+def test_rows_are_independent_and_prefer_what_they_read():
+    model = train_language_model(["THE CAT SAT", "THE CAT RAN", "A DOG"] * 3, 8)
+    tokens = torch.tensor([encode("THE CA"), encode("A DO  ")])[:, :-1]
+    state = model.initial_state(2)
+    for token in tokens[:, :5].unbind(1):
+        log_probs, state = model.step(token, state)
+    assert VOCABULARY[int(log_probs[0].argmax())] == "C"
+    assert VOCABULARY[int(log_probs[1].argmax())] == "G"
+
+
+def test_few_contexts_where_memory_is_short():
+    texts = some_texts(300)
+    whole, small = train_language_model(texts, 8), train_language_model(texts, 8, max_contexts=400)
+    assert len(small.log_probs) < 900 < len(whole.log_probs)
+    assert torch.allclose(small.log_probs.exp().sum(1), torch.ones(len(small.log_probs)), atol=1e-5)
+
+
+def test_saved_and_loaded(tmp_path):
+    model = train_language_model(some_texts(), 3)
+    save_language_model(tmp_path / "lm.pt", model)
+    for saved, loaded in zip(model, load_language_model(tmp_path / "lm.pt"), strict=True):
+        assert torch.equal(saved, loaded)
+    torch.save({"model": {}}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match=r"expected a language model that tune\.py wrote"):
+        load_language_model(tmp_path / "other.pt")
+    with pytest.raises(UserError, match=r"found no language model; python tune\.py makes it"):
+        load_language_model(tmp_path / "none.pt")

@@ -1,0 +1,64 @@
+"""Evidence kept apart adds up to what the beam mixed, and to what torch and the models say one by one."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from decoding.beam_search import beam_search
+from decoding.language_model import train_language_model
+from decoding.recogniser import Recogniser, character_limits
+from decoding.rescoring import Weights, combine, weigh
+from utils.vocabulary import encode
+
+TEXTS = ["THE CAT", "A CAT", "THE DOG SAT"]
+
+
+@pytest.mark.parametrize("weights", [Weights(0.0, 0.0, 1.0), Weights(0.4, 0.0, 0.0), Weights(0.3, 0.5, 0.7)])
+def test_the_beams_scores_are_the_evidence_combined(make_las, speech, weights):
+    models = [make_las(seed, scale=2.0) for seed in (0, 1)]
+    recogniser = Recogniser(models, weights.ctc_weight, train_language_model(TEXTS, 3), weights.lm_weight)
+    heard = recogniser.listen(*speech)
+    limits = character_limits(speech[1])
+    beams = beam_search(recogniser, heard, limits, 4, weights.length_normalization)
+    texts = [[hypothesis.tokens for hypothesis in beam] for beam in beams]
+    checked = 0
+    for beam, evidence, limit in zip(beams, weigh(recogniser, heard, texts), limits.tolist(), strict=True):
+        if weights.ctc_weight == 0:  # the recogniser did not prepare it
+            evidence = evidence._replace(ctc=torch.zeros_like(evidence.attention))
+        for hypothesis, expected in zip(beam, combine(evidence, weights).tolist(), strict=True):
+            if len(hypothesis.tokens) < limit:  # a hypothesis cut at the limit has no <eos> to count
+                assert hypothesis.score == pytest.approx(expected, rel=1e-3)
+                checked += 1
+    assert checked >= 3
+
+
+def test_each_source_alone(make_las, speech):
+    model, features, lengths = make_las(2, scale=2.0), *speech
+    language_model = train_language_model(TEXTS, 3)
+    recogniser = Recogniser([model], 0.5, language_model, 0.1)
+    heard = recogniser.listen(features, lengths)
+    texts = ["CAT", "", "A"]
+    hypotheses = [[encode(text)[1:-1]] * (row + 1) for row, text in enumerate(texts)]  # 1, 2 and 3 of them
+    found = weigh(recogniser, heard, hypotheses)
+    assert [len(evidence.length) for evidence in found] == [1, 2, 3]
+    for row, (text, evidence) in enumerate(zip(texts, found, strict=True)):
+        tokens = torch.tensor([encode(text)])
+        with torch.no_grad():
+            alone = features[row : row + 1, : lengths[row]], lengths[row : row + 1]
+            logits, _, listened = model(*alone, tokens[:, :-1])
+        attention = logits.log_softmax(-1).gather(2, tokens[:, 1:, None]).sum()
+        ctc = F.ctc_loss(
+            listened.ctc_log_probs.transpose(0, 1),
+            tokens[:, 1:-1],
+            listened.ctc_lengths,
+            torch.tensor([len(text)]),
+            reduction="sum",
+        )
+        state, lm = language_model.initial_state(1), 0.0
+        for before, after in zip(encode(text), [*encode(text)[1:]], strict=False):
+            log_probs, state = language_model.step(torch.tensor([before]), state)
+            lm += float(log_probs[0, after])
+        assert evidence.attention.tolist() == pytest.approx([float(attention)] * (row + 1), abs=1e-3)
+        assert evidence.ctc.tolist() == pytest.approx([-float(ctc)] * (row + 1), abs=1e-3)
+        assert evidence.lm.tolist() == pytest.approx([lm] * (row + 1), abs=1e-4)
+        assert evidence.length.tolist() == [len(text) + 1] * (row + 1)
