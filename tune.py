@@ -107,7 +107,7 @@ def best_weights(nbest: NBest, ctc_weights: Sequence[float], lm_weights: Sequenc
         best = combine(nbest.evidence, weights).masked_fill(~nbest.real, float("-inf")).argmax(1, keepdim=True)
         means.append(nbest.distances.gather(1, best).double().mean())
     cube = torch.stack(means).view(1, 1, *map(len, axes))
-    smooth = F.avg_pool3d(cube, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+    smooth = F.avg_pool3d(F.pad(cube, (1,) * 6, mode="replicate"), kernel_size=3, stride=1)
     return grid[int(smooth.argmin())]
 
 

@@ -45,7 +45,7 @@ class Recogniser:
         lm_weight: float = 0.0,
     ):
         self.models, self.ctc_weight = [model.eval() for model in models], ctc_weight
-        self.language_model, self.lm_weight = language_model, lm_weight
+        self.language_model, self.lm_weight = language_model if lm_weight else None, lm_weight
 
     def listen(self, features: Tensor, feature_lengths: Tensor) -> tuple[Heard, ...]:
         """`features (B, T, D)`, `feature_lengths (B,)`."""

@@ -8,7 +8,7 @@ from decoding.beam_search import beam_search
 from decoding.language_model import train_language_model
 from decoding.recogniser import Recogniser, character_limits
 from decoding.rescoring import Weights, combine, weigh
-from utils.vocabulary import encode
+from utils.vocabulary import EOS, encode
 
 TEXTS = ["THE CAT", "A CAT", "THE DOG SAT"]
 
@@ -16,6 +16,8 @@ TEXTS = ["THE CAT", "A CAT", "THE DOG SAT"]
 @pytest.mark.parametrize("weights", [Weights(0.0, 0.0, 1.0), Weights(0.4, 0.0, 0.0), Weights(0.3, 0.5, 0.7)])
 def test_the_beams_scores_are_the_evidence_combined(make_las, speech, weights):
     models = [make_las(seed, scale=2.0) for seed in (0, 1)]
+    for model in models:
+        model.speller.output_bias.data[EOS] += 1.0  # so that texts end before the limit
     recogniser = Recogniser(models, weights.ctc_weight, train_language_model(TEXTS, 3), weights.lm_weight)
     heard = recogniser.listen(*speech)
     limits = character_limits(speech[1])

@@ -1,0 +1,70 @@
+"""The search for decoding weights, on evidence made so that the right answer is known."""
+
+import pytest
+import torch
+
+from config import load_config
+from decoding.rescoring import Evidence, Weights, combine
+from tests.conftest import SMALL
+from tune import CTC_WEIGHTS, LM_WEIGHTS, NBest, best_rank, best_weights, read_texts
+from utils.errors import UserError
+from utils.vocabulary import encode
+
+
+def made(weights: Weights, N=400, K=6, noise=0.0) -> NBest:
+    """Lists whose best hypothesis, distance 0, is the one that these weights prefer; the last place is empty."""
+    torch.manual_seed(0)
+    lengths = torch.randint(5, 40, (N, K)).double()
+    evidence = Evidence(*(-torch.rand(N, K).double() * 3 * lengths for _ in range(3)), lengths)
+    scores = combine(evidence, weights) + noise * torch.randn(N, K)
+    real = torch.ones(N, K, dtype=torch.bool)
+    real[:, -1] = False
+    scores[:, -1] = float("-inf")
+    distances = torch.where(scores == scores.amax(1, keepdim=True), 0, 5)
+    return NBest(evidence, distances, real, [[[3]] * (K - 1)] * N)
+
+
+def mean_distance(nbest: NBest, weights: Weights) -> float:
+    chosen = combine(nbest.evidence, weights).masked_fill(~nbest.real, float("-inf")).argmax(1, keepdim=True)
+    return float(nbest.distances.gather(1, chosen).double().mean())
+
+
+@pytest.mark.parametrize("truth", [Weights(0.3, 0.0, 1.0), Weights(0.7, 0.4, 0.5), Weights(0.0, 0.2, 1.0)])
+def test_the_weights_that_made_the_lists_are_found(truth):
+    nbest = made(truth)
+    found = best_weights(nbest, CTC_WEIGHTS, LM_WEIGHTS)
+    assert found.ctc_weight == pytest.approx(truth.ctc_weight, abs=0.15)
+    assert found.lm_weight == pytest.approx(truth.lm_weight, abs=0.15)
+    assert mean_distance(nbest, found) < 0.2 * mean_distance(nbest, Weights(1.0, 0.8, 0.0))
+
+
+def test_without_a_ctc_branch_its_weight_stays_zero():
+    assert best_weights(made(Weights(0.0, 0.3, 1.0)), [0.0], LM_WEIGHTS).ctc_weight == 0
+
+
+def one_list(*texts_and_logs) -> NBest:
+    logs = torch.tensor([[log for _, log in texts_and_logs]], dtype=torch.double)
+    zeros, ones = torch.zeros_like(logs), torch.ones_like(logs)
+    tokens = [[encode(text)[1:-1] for text, _ in texts_and_logs]]
+    return NBest(Evidence(logs, zeros, zeros, ones), zeros, ones.bool(), tokens)
+
+
+def test_minimum_bayes_risk_where_it_is_better():
+    crowd = one_list(("CATS", -1.2), ("CAR", -1.3), ("CAT", -1.25), ("DOG", -1.0))
+    assert best_rank(crowd, Weights(0.0, 0.0, 0.0), ["CAT"]) == "mbr"
+    assert best_rank(crowd, Weights(0.0, 0.0, 0.0), ["DOG"]) == "likelihood"
+    assert best_rank(one_list(("CAT", -0.1)), Weights(0.0, 0.0, 0.0), ["CAT"]) == "likelihood"
+
+
+def test_only_training_transcripts_and_the_given_text_are_read(toy_root, tmp_path):
+    config = load_config(overrides=[*SMALL, f"data.root={toy_root}"])
+    texts = read_texts(config, None, print)
+    assert len(texts) == 96
+    more = tmp_path / "more.txt"
+    more.write_text("It's  noon.\n\n12\nüber", encoding="utf-8")
+    assert read_texts(config, more, print)[96:] == ["IT'S NOON", "BER"]
+    more.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"--text: .*more\.txt: cannot be read as UTF-8"):
+        read_texts(config, more, print)
+    with pytest.raises(UserError, match=r"data\.train: found no transcripts in test"):
+        read_texts(load_config(overrides=[*SMALL, f"data.root={toy_root}", "data.train=test"]), None, print)
