@@ -28,7 +28,7 @@ from utils.environment import environment
 from utils.errors import UserError, run_command
 from utils.evaluation import evaluate, utterances_to_show
 from utils.logs import make_logger
-from utils.schedules import ALIGNED, last_epoch, learning_rate, teacher_forcing_rate
+from utils.schedules import ALIGNED, learning_rate, progress, teacher_forcing_rate, time_is_up
 from utils.tracking import Tracker
 from utils.visualization import draw_epoch
 from utils.vocabulary import VOCABULARY
@@ -155,7 +155,7 @@ class Trainer:
         """Trains from where the run stands to its last epoch; after each epoch measures, draws, saves, logs."""
         config = self.config
         done = len(self.history)
-        if done >= self._last_epoch():
+        if not self._goes_on():
             self.say(f"{self.folder}: all {done} epochs are done; more of training.epochs or .max_minutes goes on")
             return
         if done:
@@ -170,9 +170,9 @@ class Trainer:
             self.say,
         )
         self.run_id = tracker.run_id or self.run_id
-        while len(self.history) < self._last_epoch():
+        while self._goes_on():
             epoch, start = len(self.history) + 1, time.perf_counter()
-            train = self._train_epoch(epoch, self._last_epoch())
+            train = self._train_epoch(epoch)
             model = self.average.module
             spell = epoch > config.training.ctc_epochs
             dev, maps, predictions = evaluate(model, self.dev_loader, self.shown, self.device, self.precision, spell)
@@ -195,15 +195,18 @@ class Trainer:
         """Any epoch that trained the Speller is better than one that did not."""
         return row["epoch"] <= self.config.training.ctc_epochs, row["dev_distance"]
 
-    def _last_epoch(self) -> int:
-        return last_epoch(
-            [row["seconds"] for row in self.history], self.config.training.epochs, self.config.training.max_minutes
-        )
+    @property
+    def _seconds(self) -> list[float]:
+        return [row["seconds"] for row in self.history]
 
-    def _train_epoch(self, epoch: int, last: int) -> dict[str, float]:
-        """`last`: the epoch that the schedule ends with."""
+    def _goes_on(self) -> bool:
+        training = self.config.training
+        return len(self.history) < training.epochs and not time_is_up(self._seconds, training.max_minutes)
+
+    def _train_epoch(self, epoch: int) -> dict[str, float]:
         training, device = self.config.training, self.device
         distances = [row["dev_distance"] for row in self.history]
+        seconds = self._seconds
         aligned = [row["dev_monotonicity"] for row in self.history]
         forcing = teacher_forcing_rate(epoch, **training.teacher_forcing.model_dump(), monotonicities=aligned)
         self.model.train()
@@ -213,17 +216,17 @@ class Trainer:
         characters = utterances = bad = 0
         waiting, start = 0.0, time.perf_counter()
         batches = iter(self.train_loader)
-        progress = tqdm(range(steps), f"epoch {epoch}/{last}", unit="batch", leave=False, disable=None)
-        for index in progress:
+        bar = tqdm(range(steps), f"epoch {epoch}/{training.epochs}", unit="batch", leave=False, disable=None)
+        for index in bar:
             asked = time.perf_counter()
             batch: Batch = next(batches).to(device)
             waiting += time.perf_counter() - asked
 
             step = (epoch - 1) * steps + index
+            done = epoch - 1 + (index + 1) / steps
             rate = learning_rate(
-                step,
-                steps,
-                last,
+                done,
+                progress(done, training.epochs, seconds, training.max_minutes),
                 training.learning_rate,
                 training.schedule,
                 training.warmup_epochs,
@@ -255,7 +258,7 @@ class Trainer:
             utterances += len(batch.indices)
             if index % 10 == 0 or index == steps - 1:
                 elapsed = time.perf_counter() - start
-                progress.set_postfix_str(
+                bar.set_postfix_str(
                     f"loss {float(totals[0]) / characters:.3f}, distance {(distances or [float('nan')])[-1]:.2f}, "
                     f"lr {rate:.1e}, tf {forcing:.2f}, |g| {float(norm):.2f}, "
                     f"{utterances / elapsed:.1f} utt/s, waiting {waiting / elapsed:.0%}"

@@ -1,7 +1,7 @@
 import pytest
 
 from config import DEFAULTS, load_config
-from utils.schedules import last_epoch, learning_rate, teacher_forcing_rate
+from utils.schedules import learning_rate, progress, teacher_forcing_rate, time_is_up
 
 
 def test_the_seeds_teacher_forcing():
@@ -33,37 +33,46 @@ def test_nothing_decays_before_the_model_is_aligned():
     assert rate(2, 0.9) == 0.9
 
 
-def test_warm_up_then_cosine():
-    def rate(step):
-        return learning_rate(step, 10, 20, 1e-3, "cosine", warmup_epochs=2)
+def test_warm_up_times_cosine():
+    def rate(done):
+        return learning_rate(done, done / 20, 1e-3, "cosine", warmup_epochs=2)
 
-    rising = [rate(step) for step in range(20)]
+    rising = [rate(step / 10) for step in range(1, 21)]
     assert rising == sorted(rising)
     assert 0 < rising[0] < 1e-4
-    assert rate(20) == pytest.approx(1e-3)
-    assert rate(110) == pytest.approx(1e-3 * (0.01 + 0.99 / 2), rel=1e-6)
-    assert rate(200) == pytest.approx(1e-5)
-    falling = [rate(step) for step in range(20, 201)]
+    assert rate(10) == pytest.approx(1e-3 * (0.01 + 0.99 / 2), rel=1e-6)
+    assert rate(20) == pytest.approx(1e-5)
+    falling = [rate(step / 10) for step in range(20, 201)]
     assert falling == sorted(falling, reverse=True)
+    assert learning_rate(0.1, 0.0, 1e-3, "constant", warmup_epochs=0) == 1e-3
 
 
 def test_plateau_halves_after_patience_epochs_without_a_new_best():
     def rate(distances):
-        return learning_rate(1000, 10, 100, 1.0, "plateau", 0, distances, patience=2)
+        return learning_rate(50, 0.5, 1.0, "plateau", 0, distances, patience=2)
 
     assert rate([5, 4, 3]) == 1.0
     assert rate([5, 6]) == 1.0
     assert rate([5, 6, 5]) == 0.5
     assert rate([5, 6, 5, 4, 4]) == 0.5
     assert rate([5, 6, 5, 4, 4, 4]) == 0.25
-    assert learning_rate(1000, 10, 100, 1.0, "constant", 0, [5, 6, 7, 8]) == 1.0
+    assert learning_rate(50, 0.5, 1.0, "constant", 0, [5, 6, 7, 8]) == 1.0
 
 
-def test_the_last_epoch_is_what_fits_into_the_time():
-    assert last_epoch([], 60, 12) == 60  # nothing is known yet
-    assert last_epoch([30.0] * 4, 60, None) == 60
-    assert last_epoch([30.0] * 4, 60, 12) == 24
-    assert last_epoch([30.0] * 4, 20, 12) == 20
-    assert last_epoch([60.0, *[30.0] * 5], 60, 12) == 6 + 17  # a slow first epoch is not taken for the rule
-    assert last_epoch([30.0] * 24, 60, 12) == 24
-    assert last_epoch([30.0] * 30, 60, 12) == 30  # time is up: not one more
+def test_progress_is_of_epochs_or_of_time_whichever_ends_first():
+    assert progress(15.0, 60, [30.0] * 15, None) == 0.25
+    assert progress(12.0, 60, [30.0] * 12, 12) == 0.5
+    assert progress(12.5, 60, [30.0] * 12, 12) == pytest.approx(0.5 + 0.5 / 24)
+    assert progress(12.0, 20, [30.0] * 12, 12) == 0.6  # fewer epochs than fit into the time
+    assert progress(0.5, 60, [], 12) == pytest.approx(0.5 / 60)  # nothing is known yet
+    assert progress(13.0, 60, [30.0] * 12 + [400.0], 12) == 1.0  # slower epochs later on do not stretch it
+    rising = [progress(12 + step / 10, 60, [30.0] * 12, 12) for step in range(10)]
+    assert rising == sorted(rising)
+
+
+def test_no_epoch_is_begun_that_would_end_too_late():
+    assert not time_is_up([], 12)
+    assert not time_is_up([30.0] * 100, None)
+    assert not time_is_up([30.0] * 23, 12)
+    assert time_is_up([30.0] * 24, 12)
+    assert time_is_up([30.0] * 12 + [400.0], 12)

@@ -1,7 +1,6 @@
 """Learning rate and teacher forcing rate, as functions of where training stands: there is nothing to resume."""
 
 import math
-import statistics
 from collections.abc import Sequence
 
 ALIGNED = 0.5  # monotonicity from which a model counts as aligned
@@ -28,38 +27,40 @@ def teacher_forcing_rate(
     return rate
 
 
-def last_epoch(seconds: Sequence[float], epochs: int, max_minutes: float | None) -> int:
-    """The epoch a run ends with: `epochs`, or as many as fit into `max_minutes`.
+def time_is_up(seconds: Sequence[float], max_minutes: float | None) -> bool:
+    """Whether one more epoch, as long as the last, would end after `max_minutes`. seconds: of each epoch so far."""
+    return max_minutes is not None and len(seconds) > 0 and sum(seconds) + seconds[-1] > 60 * max_minutes
 
-    seconds: what each epoch so far has taken.
+
+def progress(done: float, epochs: int, seconds: Sequence[float], max_minutes: float | None) -> float:
+    """How much of the training lies behind, 0 to 1: of its epochs or of its time, whichever ends it first.
+
+    done: epochs, with what is done of the present one.   seconds: what each whole epoch has taken.
     """
-    if max_minutes is None or not seconds:
-        return epochs
-    left = 60 * max_minutes - sum(seconds)
-    return min(epochs, len(seconds) + max(0, int(left / statistics.median(seconds[-5:]))))
+    share = done / epochs
+    if max_minutes is not None and seconds:
+        spent = sum(seconds) + (done - len(seconds)) * seconds[-1]
+        share = max(share, spent / (60 * max_minutes))
+    return min(1.0, share)
 
 
 def learning_rate(
-    step: int,
-    steps_per_epoch: int,
-    epochs: int,
+    done: float,
+    progress: float,
     peak: float,
     schedule: str,
     warmup_epochs: float,
     distances: Sequence[float] = (),
     patience: int = 1,
 ) -> float:
-    """Rate of optimiser step `step` (from 0).
+    """Rate after `done` epochs and at that `progress`.
 
-    Linear rise over the warm-up, then `cosine` down to 1 % of the peak, `plateau` (halved after every `patience`
+    A linear rise over the warm-up, times `cosine` (down to 1 % of the peak), `plateau` (halved after every `patience`
     epochs in which none of the dev `distances` so far was better than the best before), or `constant`.
     """
-    warmup = warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return peak * (step + 1) / (warmup + 1)
+    peak = peak * min(1.0, done / warmup_epochs) if warmup_epochs else peak
     if schedule == "cosine":
-        done = (step - warmup) / max(1.0, epochs * steps_per_epoch - warmup)
-        return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+        return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
     if schedule == "plateau":
         return peak * 0.5 ** _plateaus(distances, patience)
     return peak
