@@ -114,7 +114,7 @@ def best_weights(nbest: NBest, ctc_weights: Sequence[float], lm_weights: Sequenc
 def best_rank(nbest: NBest, weights: Weights, texts: Sequence[str]) -> str:
     """`mbr` where it is better than `likelihood` on these lists."""
     scores = combine(nbest.evidence, weights)
-    logs = scores * nbest.evidence.length**weights.length_normalization
+    logs = combine(nbest.evidence, weights._replace(length_normalization=0.0))
     total = dict.fromkeys(RANKERS, 0)
     for row, (hypotheses, text) in enumerate(zip(nbest.tokens, texts, strict=True)):
         beam = [Hypothesis(tokens, float(scores[row, k]), float(logs[row, k])) for k, tokens in enumerate(hypotheses)]

@@ -11,7 +11,7 @@ from utils.vocabulary import EOS, PAD, SOS
 
 
 class Hypothesis(NamedTuple):
-    """tokens: `<eos>` left out.   score: log-probability over length to the power of the normalisation."""
+    """tokens: `<eos>` left out.   score: log_probability over length to the power of the normalisation."""
 
     tokens: list[int]
     score: float
