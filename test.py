@@ -20,6 +20,7 @@ from utils.checkpoint import load_models
 from utils.corpus import find_partition
 from utils.device import choose_device
 from utils.errors import UserError, run_command
+from utils.files import replacing
 from utils.logs import make_logger
 from utils.metrics import score
 
@@ -28,7 +29,8 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Unix line ends on every system; an empty text is an empty field."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(path, index=False, lineterminator="\n")
+        with replacing(path) as beside:
+            table.to_csv(beside, index=False, lineterminator="\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error})") from None
 

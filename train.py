@@ -5,7 +5,6 @@ python train.py --config configs/demo.yaml               # another file's values
 python train.py run.name=small training.epochs=20        # single keys over both
 """
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from utils.device import choose_device, choose_precision
 from utils.environment import environment
 from utils.errors import UserError, run_command
 from utils.evaluation import evaluate, utterances_to_show
+from utils.files import replacing
 from utils.logs import make_logger
 from utils.schedules import ALIGNED, learning_rate, progress, teacher_forcing_rate, time_is_up
 from utils.tracking import Tracker
@@ -312,9 +312,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
         }
         save_checkpoint(self.folder / "last.pt", {**checkpoint, **resumable})
-        beside = self.folder / "metrics.csv.tmp"
-        pd.DataFrame(self.history).to_csv(beside, index=False, float_format="%.6g")
-        os.replace(beside, self.folder / "metrics.csv")
+        with replacing(self.folder / "metrics.csv") as beside:
+            pd.DataFrame(self.history).to_csv(beside, index=False, float_format="%.6g")
 
     def _summarise(self, row: dict, is_best: bool) -> None:
         ctc = f" (CTC alone {row['dev_ctc_distance']:.2f})" if "dev_ctc_distance" in row else ""

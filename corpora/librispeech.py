@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from corpora.features import HOP, MEL_BANDS, SAMPLE_RATE, WINDOW, log_mel
 from utils.errors import UserError, run_command
+from utils.files import replacing
 
 AUDIO = (".flac", ".wav", ".mp3", ".ogg")
 
@@ -75,11 +76,8 @@ def make_partition(audio: Path, out: Path, bands: int, highest: float, jobs: int
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    """Beside, then renamed: what bears the name is whole."""
-    beside = path.with_suffix(".tmp")
-    with beside.open("wb") as file:
+    with replacing(path) as beside, beside.open("wb") as file:  # an open file: np.save adds .npy to a name
         np.save(file, array)
-    os.replace(beside, path)
 
 
 def make_corpus(audio: Path, out: Path, bands: int, highest: float, jobs: int, skip_bad: bool) -> None:

@@ -96,3 +96,16 @@ def test_the_vocal_tract_is_a_function_of_seed_epoch_utterance():
     assert not torch.equal(warped, augmentation.perturb(features, 6, 1, 1.0))
     assert not torch.equal(warped, features)
     assert augmentation.perturb(features, 5, 1, 0.9).shape == (33, 28)
+
+
+def test_warping_and_masks_are_drawn_apart(monkeypatch):
+    factors, widths = [], []
+    monkeypatch.setattr(
+        "utils.augment.warp_frequencies", lambda features, factor, _: factors.append(factor) or features
+    )
+    settings = {**SETTINGS, "vocal_tract": 0.2, "frequency_masks": 1, "time_masks": 0}
+    augmentation = Augmentation(seed=0, from_epoch=1, **settings)
+    for index in range(300):
+        features = augmentation.perturb(torch.ones(20, 12), index, 1, speed=1.0)
+        widths.append(float((augmentation.mask(features, index, 1) == 0).all(0).sum()))
+    assert abs(torch.corrcoef(torch.tensor([factors, widths]))[0, 1]) < 0.3

@@ -37,7 +37,7 @@ class Augmentation:
     def perturb(self, features: Tensor, index: int, epoch: int, speed: float) -> Tensor:
         """`features (T, D)` of utterance `index`, as stored, to `(T', D)`; epochs count from 1."""
         if self.vocal_tract:
-            draw = torch.rand((), generator=torch.Generator().manual_seed(self._seed(index, epoch)))
+            draw = torch.rand((), generator=torch.Generator().manual_seed(self._seed(index, epoch, purpose=1)))
             factor = 1 + self.vocal_tract * (2 * float(draw) - 1)
             features = warp_frequencies(features, factor, self.cepstral)
         return resample_time(features, speed) if speed != 1 else features
@@ -48,15 +48,15 @@ class Augmentation:
             return features
         masked = features.unsqueeze(0)
         with torch.random.fork_rng(devices=[]):  # torchaudio draws from the global generator
-            torch.manual_seed(self._seed(index, epoch))
+            torch.manual_seed(self._seed(index, epoch, purpose=2))
             for _ in range(self.frequency_masks):
                 masked = mask_along_axis(masked, self.frequency_width, 0.0, axis=2)
             for _ in range(self.time_masks):
                 masked = mask_along_axis(masked, self.time_width, 0.0, axis=1, p=self.time_fraction)
         return masked.squeeze(0)
 
-    def _seed(self, index: int, epoch: int) -> int:
-        return (self.seed * 1_000_003 + epoch) * 10_000_019 + index
+    def _seed(self, index: int, epoch: int, purpose: int) -> int:
+        return ((self.seed * 1_000_003 + epoch) * 10_000_019 + index) * 10 + purpose
 
 
 def resample_time(features: Tensor, speed: float) -> Tensor:

@@ -1,6 +1,5 @@
 """Checkpoints: written beside and renamed, read without unpickling code."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 
 from models.las import LAS
 from utils.errors import UserError
+from utils.files import replacing
 from utils.vocabulary import VOCABULARY
 
 KEYS = {"model", "model_settings", "features", "vocabulary", "epoch"}
@@ -15,12 +15,8 @@ KEYS = {"model", "model_settings", "features", "vocabulary", "epoch"}
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:
     """Atomic: whatever happens, `path` is the old checkpoint or the new one, never half of one."""
-    beside = path.with_name(path.name + ".tmp")
-    with beside.open("wb") as file:
+    with replacing(path) as beside, beside.open("wb") as file:
         torch.save(checkpoint, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
 
 
 def read_file(path: str | Path, missing: str) -> object:
