@@ -95,6 +95,7 @@ class Speller(Section):
     embedding: Positive
     hidden: Positive
     layers: Positive
+    input_feeding: bool
     dropout: DropoutRate
 
 
@@ -102,6 +103,12 @@ class Model(Section):
     listener: Listener
     attention: Attention
     speller: Speller
+
+    @model_validator(mode="after")
+    def _location_needs_the_step_before(self) -> "Model":
+        if self.attention.kind == "location" and not self.speller.input_feeding:
+            raise ValueError("model.attention.kind to be dot where model.speller.input_feeding is false")
+        return self
 
 
 class Stage(Section):
@@ -300,7 +307,8 @@ def _explain(problem: dict[str, Any], sources: dict[str, str]) -> str:
     expected = problem["msg"]
     for opening in ("Input should be ", "a valid ", "Value error, "):
         expected = expected.removeprefix(opening)
-    return f"{source}: {key}: found {problem['input']!r}, expected {expected}"
+    found = "" if isinstance(problem["input"], dict) else f"found {problem['input']!r}, "
+    return f"{source}: {key}: {found}expected {expected}"
 
 
 def describe_keys() -> str:

@@ -24,6 +24,8 @@ class Memory(NamedTuple):
 class DotAttention(nn.Module):
     """Scaled dot product with heads: softmax(q k / sqrt(A)) v, `A = dim / heads` (Vaswani et al. 2017)."""
 
+    sees_past = False
+
     def __init__(self, query_dim: int, memory_dim: int, dim: int, heads: int):
         super().__init__()
         if dim % heads:
@@ -41,14 +43,15 @@ class DotAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.heads, self.dim // self.heads)).transpose(1, 2)
 
-    def energies(self, query: Tensor, keys: Tensor, past: Tensor) -> Tensor:
+    def energies(self, query: Tensor, keys: Tensor, past: Tensor | None) -> Tensor:
         """`query (B, H, Q, A)`, `keys (B, H, S, A)`, `past (B, 2, H, Q, S)` to `(B, H, Q, S)`."""
         return query @ keys.transpose(2, 3) / query.size(3) ** 0.5
 
-    def forward(self, query: Tensor, memory: Memory, past: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, query: Tensor, memory: Memory, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One look at the memory.
 
-        query: `(B, Q, query_dim)`.   past: `(B, 2, H, Q, S)`, the weights of the step before and the sum of all.
+        query: `(B, Q, query_dim)`.   past: `(B, 2, H, Q, S)`, the weights of the step before and the sum of all, for an
+        attention that `sees_past`.
         Returns the context `(B, Q, dim)` and the weights `(B, H, Q, S)`: float32, 0 on padding, of sum 1.
         """
         energies = self.energies(self._split(self.query(query)), memory.keys, past).float()
@@ -64,6 +67,7 @@ class LocationAttention(DotAttention):
     which tells what has been spelled already.
     """
 
+    sees_past = True
     CHANNELS, WIDTH = 10, 31  # filters over past weights; 31 steps reach about half a second each way
 
     def __init__(self, query_dim: int, memory_dim: int, dim: int, heads: int):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from models.attention import ATTENTION, Memory
 from models.blstm import length_mask
 from models.listener import Listener
-from models.speller import Speller
+from models.speller import InputFeedingSpeller, ParallelSpeller
 
 IGNORED = -100  # target of padding
 
@@ -44,10 +44,12 @@ class LAS(nn.Module):
         self.listener = Listener(feature_dim, **listener)
         attend = dict(attention)
         kind = ATTENTION[attend.pop("kind")]
+        spell = dict(speller)
+        Speller = InputFeedingSpeller if spell.pop("input_feeding", True) else ParallelSpeller
         self.speller = Speller(
             vocabulary_size,
             attention=kind(speller["hidden"], self.listener.output_dim, **attend),
-            **speller,
+            **spell,
         )
         self.ctc = nn.Linear(self.listener.ctc_dim, vocabulary_size) if ctc else None
 

@@ -6,33 +6,77 @@ from torch.nn import functional as F
 
 from models.attention import Memory
 
-# h and c of every cell (N, hidden), context (N, dim), attention weights and their sum so far (N, 2, H, S)
-State = tuple[Tensor, ...]
+State = tuple[Tensor, ...]  # tensors whose first dimension is the row, so that a beam re-orders them with one index
 
 
 class Speller(nn.Module):
-    """Embedding, LSTM cells with the context fed back, character distribution with tied embedding.
-
-        s_i = RNN(s_{i-1}, y_{i-1}, c_{i-1});   c_i = Attention(s_i, memory);   P(y_i) = Distribution(s_i, c_i)
+    """What both kinds of Speller share: the embedding, tied with the output layer, and one interface.
 
     attention: a module of models/attention.py whose queries are of size `hidden`.
     """
 
-    def __init__(
-        self, vocabulary_size: int, embedding: int, hidden: int, layers: int, dropout: float, attention: nn.Module
-    ):
+    def __init__(self, vocabulary_size: int, embedding: int, hidden: int, dropout: float, attention: nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, embedding)
         nn.init.normal_(self.embedding.weight, std=embedding**-0.5)  # it is the output layer too
-        inputs = [embedding + attention.dim] + [hidden] * (layers - 1)
-        self.cells = nn.ModuleList(nn.LSTMCell(size, hidden) for size in inputs)
         self.attention = attention
         self.output = nn.Linear(hidden + attention.dim, embedding)
         self.output_bias = nn.Parameter(torch.zeros(vocabulary_size))
         self.hidden, self.dropout = hidden, dropout
 
     def initial_state(self, memory: Memory, rows: int = 1) -> State:
-        """State before `<sos>` for `rows` hypotheses of each utterance: zeros, attention on the first step."""
+        """State before `<sos>` for `rows` hypotheses of each utterance."""
+        raise NotImplementedError
+
+    def step(self, token: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
+        """Reads one character, returns what it thinks of the next.
+
+        token: `(N,)`, `N` a multiple of `B`: row `n` spells utterance `n // (N / B)`.
+        Returns logits `(N, V)`, the new state, attention weights `(N, H, S)`.
+        """
+        raise NotImplementedError
+
+    def forward(self, tokens: Tensor, memory: Memory, teacher_forcing_rate: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Spells along given transcripts.
+
+        tokens: `(N, U)`, starting with `<sos>`, rows as in `step`. With `teacher_forcing_rate` below 1, each true
+        character is replaced, by one coin a token, with one drawn from the Speller's own distribution (section 3.3).
+        Returns logits `(N, U, V)` and attention weights `(N, H, U, S)`.
+        """
+        raise NotImplementedError
+
+    def _distribution(self, spoken: Tensor) -> Tensor:
+        """Characters' logits, float32, `(..., V)`, from `(..., hidden + dim)`; the embedding is the output layer."""
+        projected = F.dropout(F.gelu(self.output(spoken)), self.dropout, self.training)
+        return F.linear(projected, self.embedding.weight, self.output_bias).float()
+
+    def _dropout_masks(self, tokens: Tensor, layers: int) -> list[Tensor | None]:
+        """One mask for all steps of an utterance `(N, size)`: for the embedding and each layer's output."""
+        sizes = [self.embedding.embedding_dim] + [self.hidden] * layers
+        if self.dropout == 0 or not self.training:
+            return [None] * len(sizes)
+        ones = self.embedding.weight.new_ones
+        return [F.dropout(ones(tokens.size(0), size), self.dropout) for size in sizes]
+
+
+class InputFeedingSpeller(Speller):
+    """The paper's: LSTM cells, the first of which reads the context of the step before.
+
+        s_i = RNN(s_{i-1}, y_{i-1}, c_{i-1});   c_i = Attention(s_i, memory);   P(y_i) = Distribution(s_i, c_i)
+
+    State: h and c of every cell `(N, hidden)`, context `(N, dim)`, attention weights and their sum so far
+    `(N, 2, H, S)`.
+    """
+
+    def __init__(
+        self, vocabulary_size: int, embedding: int, hidden: int, layers: int, dropout: float, attention: nn.Module
+    ):
+        super().__init__(vocabulary_size, embedding, hidden, dropout, attention)
+        inputs = [embedding + attention.dim] + [hidden] * (layers - 1)
+        self.cells = nn.ModuleList(nn.LSTMCell(size, hidden) for size in inputs)
+
+    def initial_state(self, memory: Memory, rows: int = 1) -> State:
+        """Zeros, attention on the first step."""
         B, H, S, _ = memory.keys.shape
         N = B * rows
         zeros = memory.keys.new_zeros(N, self.hidden)
@@ -42,33 +86,21 @@ class Speller(nn.Module):
         return (*([zeros] * (2 * len(self.cells))), context, attention)
 
     def step(self, token: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
-        """Reads one character, returns what it thinks of the next.
-
-        token: `(N,)`, `N` a multiple of `B`: row `n` spells utterance `n // (N / B)`.
-        Returns logits `(N, V)`, the new state, attention weights `(N, H, S)`.
-        """
-        state, spoken = self._recur(self.embedding(token), state, memory, self._dropout_masks(0, token))
+        masks = self._dropout_masks(token, len(self.cells))
+        state, spoken = self._recur(self.embedding(token), state, memory, masks)
         return self._distribution(spoken), state, state[-1][:, 0]
 
     def forward(self, tokens: Tensor, memory: Memory, teacher_forcing_rate: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Spells along given transcripts.
-
-        tokens: `(N, U)`, starting with `<sos>`, rows as in `step`. With `teacher_forcing_rate` below 1, each true
-        character is replaced, by one coin a token, with one drawn from the Speller's own distribution (section 3.3).
-        Returns logits `(N, U, V)` and attention weights `(N, H, U, S)`.
-        """
-        masks = self._dropout_masks(self.dropout if self.training else 0, tokens)
-        sample = torch.rand(tokens.shape, device=tokens.device) >= teacher_forcing_rate
-        sample[:, 0] = False  # <sos> is never replaced
-        sampling = teacher_forcing_rate < 1
+        masks = self._dropout_masks(tokens, len(self.cells))
+        sample = _coins(tokens, teacher_forcing_rate)
         embedded = self.embedding(tokens)
 
         state, spoken, attention = self.initial_state(memory, tokens.size(0) // memory.keys.size(0)), [], []
         for step in range(tokens.size(1)):
             character = embedded[:, step]
-            if sampling and step:
+            if teacher_forcing_rate < 1 and step:
                 with torch.no_grad():
-                    guess = torch.multinomial(self._distribution(spoken[-1]).float().softmax(-1), 1).squeeze(1)
+                    guess = _draw(self._distribution(spoken[-1]))
                 character = torch.where(sample[:, step, None], self.embedding(guess), character)
             state, output = self._recur(character, state, memory, masks)
             spoken.append(output)
@@ -91,19 +123,80 @@ class Speller(nn.Module):
         attention = torch.stack([weights, attention[:, 1] + weights], dim=1)
         return (*new, context, attention), torch.cat([x, context.to(x.dtype)], dim=1)
 
-    def _distribution(self, spoken: Tensor) -> Tensor:
-        """Characters' logits, float32, `(..., V)`, from `(..., hidden + dim)`; the embedding is the output layer."""
-        projected = F.dropout(F.gelu(self.output(spoken)), self.dropout, self.training)
-        return F.linear(projected, self.embedding.weight, self.output_bias).float()
 
-    def _dropout_masks(self, rate: float, tokens: Tensor) -> list[Tensor | None]:
-        """One mask for all steps of an utterance: for the embedding and each cell's output."""
-        sizes = [self.embedding.embedding_dim] + [self.hidden] * len(self.cells)
-        if rate == 0:
-            return [None] * len(sizes)
-        ones = self.embedding.weight.new_ones
-        return [F.dropout(ones(tokens.size(0), size), rate) for size in sizes]
+class ParallelSpeller(Speller):
+    """A Speller without a loop in training: its first LSTM reads characters only, the context joins after it.
+
+        s_i = RNN(s_{i-1}, y_{i-1});   c_i = Attention(s_i, memory);   r_i = RNN'(r_{i-1}, s_i, c_i)
+        P(y_i) = Distribution(r_i, c_i)
+
+    Nothing waits for the attention of the step before, so a whole transcript is one call a layer. Sampled characters
+    take two passes: predict along the truth, mix, spell along the mixture (Duckworth et al. 2019).
+    State: h and c of every LSTM `(N, hidden)`.
+    """
+
+    def __init__(
+        self, vocabulary_size: int, embedding: int, hidden: int, layers: int, dropout: float, attention: nn.Module
+    ):
+        super().__init__(vocabulary_size, embedding, hidden, dropout, attention)
+        if attention.sees_past:
+            raise ValueError("model.speller.input_feeding=false needs an attention that does not see its past weights")
+        inputs = [embedding, *([hidden + attention.dim] + [hidden] * (layers - 2) if layers > 1 else [])]
+        self.lstms = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in inputs)
+
+    def initial_state(self, memory: Memory, rows: int = 1) -> State:
+        """Zeros."""
+        return (memory.keys.new_zeros(memory.keys.size(0) * rows, self.hidden),) * (2 * len(self.lstms))
+
+    def step(self, token: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
+        masks = self._dropout_masks(token, len(self.lstms))
+        logits, weights, state = self._spell(token.unsqueeze(1), state, memory, masks)
+        return logits[:, 0], state, weights[:, :, 0]
+
+    def forward(self, tokens: Tensor, memory: Memory, teacher_forcing_rate: float = 1.0) -> tuple[Tensor, Tensor]:
+        masks = self._dropout_masks(tokens, len(self.lstms))
+        start = self.initial_state(memory, tokens.size(0) // memory.keys.size(0))
+        if teacher_forcing_rate < 1:
+            with torch.no_grad():
+                guess = _draw(self._spell(tokens, start, memory, masks)[0]).roll(1, dims=1)  # after what it follows
+            tokens = torch.where(_coins(tokens, teacher_forcing_rate), guess, tokens)
+        logits, weights, _ = self._spell(tokens, start, memory, masks)
+        return logits, weights
+
+    def _spell(self, tokens: Tensor, state: State, memory: Memory, masks: list) -> tuple[Tensor, Tensor, State]:
+        """`tokens (N, U)` from `state` on: logits `(N, U, V)`, attention weights `(N, H, U, S)`, the state after."""
+        B, (N, U) = memory.keys.size(0), tokens.shape
+        x, context, new = _drop(self.embedding(tokens), masks[0]), None, []
+        for index, lstm in enumerate(self.lstms):
+            before = tuple(tensor.unsqueeze(0) for tensor in state[2 * index : 2 * index + 2])
+            x, after = lstm(x, before)
+            new += [tensor.squeeze(0) for tensor in after]
+            x = _drop(x, masks[index + 1])
+            if context is None:
+                context, weights = self.attention(x.reshape(B, N // B * U, -1), memory)
+                context, weights = context.view(N, U, -1), weights.unflatten(2, (N // B, U))
+                if index + 1 < len(self.lstms):
+                    x = torch.cat([x, context], dim=2)
+        weights = weights.transpose(1, 2).flatten(0, 1)
+        return self._distribution(torch.cat([x, context], dim=2)), weights, tuple(new)
+
+
+def _coins(tokens: Tensor, teacher_forcing_rate: float) -> Tensor:
+    """Which of `tokens (N, U)` are to be replaced; `<sos>` never is."""
+    sample = torch.rand(tokens.shape, device=tokens.device) >= teacher_forcing_rate
+    sample[:, 0] = False
+    return sample
+
+
+def _draw(logits: Tensor) -> Tensor:
+    """Characters `(...)` drawn from the distributions of `logits (..., V)`."""
+    flat = logits.float().softmax(-1).flatten(0, -2)
+    return torch.multinomial(flat, 1).view(logits.shape[:-1])
 
 
 def _drop(x: Tensor, mask: Tensor | None) -> Tensor:
-    return x if mask is None else x * mask.to(x.dtype)
+    """`x (N, size)` or `(N, U, size)` under a mask `(N, size)`."""
+    if mask is None:
+        return x
+    mask = mask.to(x.dtype)
+    return x * (mask if x.ndim == 2 else mask.unsqueeze(1))

@@ -6,10 +6,11 @@ from utils.vocabulary import SOS
 TOKENS = torch.tensor([[SOS, 5, 9, 4, 7], [SOS, 8, 8, 3, 3], [SOS, 4, 20, 30, 6]])
 
 
-@pytest.mark.parametrize("kind", ["dot", "location"])
-@pytest.mark.parametrize("layers", [1, 2])
-def test_steps_equal_the_whole_sequence(make_las, speech, kind, layers):
-    model = make_las(attention={"kind": kind, "heads": 2}, speller={"layers": layers})
+@pytest.mark.parametrize(("kind", "feeding"), [("dot", True), ("location", True), ("dot", False)])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_steps_equal_the_whole_sequence(make_las, speech, kind, feeding, layers):
+    speller = {"layers": layers, "input_feeding": feeding}
+    model = make_las(attention={"kind": kind, "heads": 2}, speller=speller)
     memory = model.listen(*speech).memory
     logits, attention = model.speller(TOKENS, memory)
     state = model.speller.initial_state(memory)
@@ -93,7 +94,7 @@ def test_sampled_characters_follow_the_spellers_distribution(make_las, speech):
 
 def test_dropout_masks_are_locked_over_steps(make_las, speech):
     """In training, a constant input gives the same embedding mask at every step: masks are drawn once a sequence."""
-    model = make_las().train()
-    masks = model.speller._dropout_masks(0.5, TOKENS)
+    model = make_las(speller={"dropout": 0.5}).train()
+    masks = model.speller._dropout_masks(TOKENS, layers=1)
     assert [mask.shape for mask in masks] == [(3, 32), (3, 64)]
     assert {0.0, 2.0} == set(masks[0].unique().tolist())
