@@ -154,7 +154,7 @@ class Decoding(Section):
     rank: Literal["likelihood", "mbr"]
     ctc_weight: Fraction
     lm_weight: Annotated[float, Field(ge=0)]
-    length_normalization: Annotated[float, Field(ge=0)]
+    length_reward: Annotated[float, Field(ge=0)]
     batch_size: Positive
 
 

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--split", metavar="NAME", help="partition to decode (default: data.test, for the submission)")
     args, config, paths = parse_decoding_arguments(parser)
     folder, say, weights = config.run.path, make_logger().info, config.decoding
-    options = DecodingOptions(weights.mode, weights.beam_size, weights.rank, weights.length_normalization)
+    options = DecodingOptions(weights.mode, weights.beam_size, weights.rank, weights.length_reward)
     if (folder / TUNED).exists():
         say(f"decoding weights: {folder / TUNED}")
 

@@ -36,9 +36,9 @@ from utils.vocabulary import decode, spellable
 
 CTC_WEIGHTS = [step / 10 for step in range(11)]
 LM_WEIGHTS = [step / 10 for step in range(9)]
-LENGTH_NORMALIZATIONS = [0.0, 0.25, 0.5, 0.75, 1.0]
+LENGTH_REWARDS = [step / 5 for step in range(9)]
 NBEST = 16  # hypotheses an utterance that the weights choose among
-SEARCH = Weights(0.3, 0.2, 0.5)  # the search that finds them: some of each, so that all kinds are among them
+SEARCH = Weights(0.3, 0.2, 0.8)  # the search that finds them: some of each, so that all kinds are among them
 
 
 def read_texts(config: Config, file: Path | None, say: Callable[[str], None]) -> list[str]:
@@ -76,7 +76,7 @@ def collect(recogniser: Recogniser, corpus: Corpus, batch_size: int, device: tor
     """One beam search over the corpus, and the evidence for all that it found."""
     found: list = [None] * len(corpus)
     for indices, heard, limits in listen(recogniser, corpus, batch_size, device):
-        beams = beam_search(recogniser, heard, limits, NBEST, SEARCH.length_normalization)
+        beams = beam_search(recogniser, heard, limits, NBEST, SEARCH.length_reward)
         tokens = [[hypothesis.tokens for hypothesis in beam] for beam in beams]
         for index, hypotheses, evidence in zip(indices, tokens, weigh(recogniser, heard, tokens), strict=True):
             found[index] = hypotheses, evidence
@@ -100,7 +100,7 @@ def best_weights(nbest: NBest, ctc_weights: Sequence[float], lm_weights: Sequenc
 
     A point of the grid counts with its neighbours: one that is good by luck alone has bad ones.
     """
-    axes = (ctc_weights, lm_weights, LENGTH_NORMALIZATIONS)
+    axes = (ctc_weights, lm_weights, LENGTH_REWARDS)
     grid = [Weights(*point) for point in itertools.product(*axes)]
     means = []
     for weights in grid:
@@ -114,7 +114,7 @@ def best_weights(nbest: NBest, ctc_weights: Sequence[float], lm_weights: Sequenc
 def best_rank(nbest: NBest, weights: Weights, texts: Sequence[str]) -> str:
     """`mbr` where it is better than `likelihood` on these lists."""
     scores = combine(nbest.evidence, weights)
-    logs = combine(nbest.evidence, weights._replace(length_normalization=0.0))
+    logs = combine(nbest.evidence, weights._replace(length_reward=0.0))
     total = dict.fromkeys(RANKERS, 0)
     for row, (hypotheses, text) in enumerate(zip(nbest.tokens, texts, strict=True)):
         beam = [Hypothesis(tokens, float(scores[row, k]), float(logs[row, k])) for k, tokens in enumerate(hypotheses)]
@@ -159,7 +159,7 @@ def main() -> None:
 
     def decoded(weights: Weights, rank: str) -> float:
         recogniser = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight)
-        options = DecodingOptions("beam", config.decoding.beam_size, rank, weights.length_normalization)
+        options = DecodingOptions("beam", config.decoding.beam_size, rank, weights.length_reward)
         return score(corpus.texts, transcribe(recogniser, corpus, options, config.decoding.batch_size, device)).distance
 
     searcher = Recogniser(models, SEARCH.ctc_weight, language_model, SEARCH.lm_weight)

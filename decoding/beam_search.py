@@ -11,7 +11,7 @@ from utils.vocabulary import EOS, PAD, SOS
 
 
 class Hypothesis(NamedTuple):
-    """tokens: `<eos>` left out.   score: log_probability over length to the power of the normalisation."""
+    """tokens: `<eos>` left out.   score: log_probability and what its length adds."""
 
     tokens: list[int]
     score: float
@@ -21,7 +21,7 @@ class Hypothesis(NamedTuple):
 class _Finished(NamedTuple):
     """The best K finished hypotheses of each utterance, kept aside from the beam."""
 
-    scores: Tensor  # (B, K), normalised
+    scores: Tensor  # (B, K)
     tokens: Tensor  # (B, K, longest limit), padded with <pad>
 
     def merge(self, scores: Tensor, tokens: Tensor) -> "_Finished":
@@ -37,9 +37,10 @@ def beam_search(
     heard: tuple[Heard, ...],
     limits: Tensor,
     beam_size: int,
-    length_normalization: float = 1.0,
+    length_reward: float = 0.0,
 ) -> list[list[Hypothesis]]:
-    """Up to `beam_size` hypotheses of each utterance, best first.
+    """Up to `beam_size` hypotheses of each utterance, best first. Each character adds `length_reward` to the score:
+    a product of probabilities alone prefers short texts.
 
     A hypothesis finishes where `<eos>` is its most probable next token and among the best `beam_size` continuations of
     its utterance. An utterance is done after `limits (B,)` characters, or when as many have finished and the best of
@@ -64,6 +65,7 @@ def beam_search(
         V = log_probs.size(1)
         log_probs[:, [PAD, SOS]] = impossible
         log_probs[:, EOS].masked_fill_(log_probs.argmax(1) != EOS, impossible)
+        log_probs += length_reward
         continuations = (scores.unsqueeze(2) + log_probs.view(B, K, V)).flatten(1)
         # Each hypothesis has one <eos>, so among the best 2K there are K that go on.
         best, index = continuations.topk(2 * K, dim=1)
@@ -71,17 +73,16 @@ def beam_search(
         ends = character == EOS
 
         over = (step >= limits) & ~done  # the limit is reached: only <eos> could still follow
-        normalised = best[:, :K] / (step + 1) ** length_normalization
         ending = ends[:, :K] & (best[:, :K] > impossible) & ~done.unsqueeze(1)
-        finished = finished.merge(normalised.masked_fill(~ending, impossible), _select(tokens, parent[:, :K]))
+        finished = finished.merge(best[:, :K].masked_fill(~ending, impossible), _select(tokens, parent[:, :K]))
         count = count + ending.sum(1)
         cut = (over & (count == 0)).unsqueeze(1)
         finished = _Finished(
-            torch.where(cut, scores / max(step, 1) ** length_normalization, finished.scores),
+            torch.where(cut, scores, finished.scores),
             torch.where(cut.unsqueeze(2), tokens, finished.tokens),
         )
         scores, going_on = best.masked_fill(ends, impossible).topk(K, dim=1)
-        ahead = finished.scores[:, 0] >= scores[:, 0] / (step + 1) ** length_normalization
+        ahead = finished.scores[:, 0] >= scores[:, 0]
         done = done | over | ((count >= K) & ahead)
         if step == longest or ((device.type == "cpu" or step % SYNC_EVERY == SYNC_EVERY - 1) and done.all()):
             break
@@ -94,7 +95,7 @@ def beam_search(
 
     def hypothesis(row: list[int], score: float) -> Hypothesis:
         spelled = [token for token in row if token != PAD]
-        return Hypothesis(spelled, score, score * (len(spelled) + 1) ** length_normalization)
+        return Hypothesis(spelled, score, score - length_reward * (len(spelled) + 1))
 
     return [
         [hypothesis(row, score) for row, score in zip(*utterance, strict=True) if score > impossible]

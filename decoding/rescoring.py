@@ -30,13 +30,13 @@ class Weights(NamedTuple):
 
     ctc_weight: float
     lm_weight: float
-    length_normalization: float
+    length_reward: float
 
 
 def combine(evidence: Evidence, weights: Weights) -> Tensor:
     """The score that `beam_search` gives the hypotheses under these weights, `(..., K)`."""
     total = (1 - weights.ctc_weight) * evidence.attention + weights.ctc_weight * evidence.ctc
-    return (total + weights.lm_weight * evidence.lm) / evidence.length**weights.length_normalization
+    return total + weights.lm_weight * evidence.lm + weights.length_reward * evidence.length
 
 
 @torch.no_grad()

@@ -19,13 +19,13 @@ from utils.vocabulary import decode
 class DecodingOptions:
     """mode: greedy, beam.   beam_size: hypotheses an utterance.   rank: which of them is the answer (RANKERS).
 
-    length_normalization: power of the length that scores are divided by.
+    length_reward: what each character adds to a score.
     """
 
     mode: str
     beam_size: int
     rank: str
-    length_normalization: float
+    length_reward: float
 
     def __str__(self) -> str:
         return f"beam {self.beam_size}" if self.mode == "beam" else "greedy"
@@ -54,7 +54,7 @@ def transcribe(
         if options.mode == "greedy":
             chosen = [decode(tokens) for tokens in greedy_search(recogniser, heard, limits)]
         else:
-            beams = beam_search(recogniser, heard, limits, options.beam_size, options.length_normalization)
+            beams = beam_search(recogniser, heard, limits, options.beam_size, options.length_reward)
             chosen = [RANKERS[options.rank](hypotheses) for hypotheses in beams]
         for index, text in zip(indices, chosen, strict=True):
             texts[index] = text

@@ -49,7 +49,8 @@ def make_toy_corpus(root: Path, sizes: dict[str, int], letters: str = "ABCDE '")
     generator = np.random.default_rng(1)
     for partition, size in sizes.items():
         for number in range(size):
-            text = "".join(letter for letter, _ in groupby(generator.choice(list(letters), size=generator.integers(2, 9))))
+            drawn = generator.choice(list(letters), size=generator.integers(2, 9))
+            text = "".join(letter for letter, _ in groupby(drawn))
             write_utterance(root / partition, f"{partition}-{number:03d}", text, speak(text, generator))
     return root
 

@@ -219,7 +219,7 @@ def test_tuned_weights_are_found_kept_and_used(trained, toy_root, tmp_path):
     more = tmp_path / "more.txt"
     more.write_text("a bee\n\n123\nA DEAD CAD")
     # Without normalisation and with too much of the language model, so that there is something to gain.
-    poor = ["decoding.ctc_weight=0.3", "decoding.lm_weight=3", "decoding.length_normalization=0"]
+    poor = ["decoding.ctc_weight=0.3", "decoding.lm_weight=3", "decoding.length_reward=0"]
     missing = run("test.py", *arguments, "--split", "dev", *poor, expect=2)
     assert "lm.pt: found no language model; python tune.py makes it" in missing.stderr
     result = run("tune.py", *arguments, *poor, "--text", str(more))
@@ -227,7 +227,7 @@ def test_tuned_weights_are_found_kept_and_used(trained, toy_root, tmp_path):
     before, after = map(float, re.search(r"dev: distance ([\d.]+) with .*, ([\d.]+) with ", result.stdout).groups())
     assert after < before
     tuned = parse_yaml((mine / "decoding.yaml").read_text())["decoding"]
-    assert set(tuned) == {"rank", "ctc_weight", "lm_weight", "length_normalization"}
+    assert set(tuned) == {"rank", "ctc_weight", "lm_weight", "length_reward"}
     decoded = run("test.py", *arguments, "--split", "dev").stdout
     assert f"decoding weights: {mine / 'decoding.yaml'}" in decoded
     assert f"distance {after:.3f}" in decoded

@@ -45,7 +45,7 @@ def slow_greedy(model, memories, limit):
     return spelled
 
 
-def slow_beam(model, memories, limit, K, power):
+def slow_beam(model, memories, limit, K, reward):
     """One utterance, hypotheses as Python objects, every rule of beam_search's docstring."""
     beam, finished = [([], 0.0, model.initial_state(memories))], []
     for step in range(limit + 1):
@@ -55,15 +55,15 @@ def slow_beam(model, memories, limit, K, power):
             allowed = [character for character in range(V) if character not in (PAD, SOS)]
             for character in allowed:
                 if character != EOS or all(log_probs[0, EOS] >= log_probs[0, other] for other in allowed):
-                    continuations.append((score + float(log_probs[0, character]), [*tokens, character], after))
+                    continuations.append((score + reward + float(log_probs[0, character]), [*tokens, character], after))
         continuations.sort(key=lambda c: -c[0])
         for score, tokens, _ in continuations[:K]:
             if tokens[-1] == EOS:
-                finished.append((score / (step + 1) ** power, tokens[:-1]))
+                finished.append((score, tokens[:-1]))
         if step == limit and not finished:
-            finished = [(score / max(step, 1) ** power, tokens) for tokens, score, _ in beam]
+            finished = [(score, tokens) for tokens, score, _ in beam]
         beam = [(tokens, score, states) for score, tokens, states in continuations if tokens[-1] != EOS][:K]
-        ahead = finished and max(finished)[0] >= beam[0][1] / (step + 1) ** power
+        ahead = finished and max(finished)[0] >= beam[0][1]
         if (len(finished) >= K and ahead) or step == limit:
             break
     return sorted(finished, key=lambda hypothesis: -hypothesis[0])[:K]
@@ -88,12 +88,12 @@ def test_beam_of_one_equals_greedy(seed, ending):
 
 
 @pytest.mark.parametrize(("seed", "ending"), CASES)
-@pytest.mark.parametrize(("K", "power"), [(2, 1.0), (5, 0.0), (20, 0.7)])
-def test_batched_beam_equals_slow_beam_one_utterance_at_a_time(seed, ending, K, power):
+@pytest.mark.parametrize(("K", "reward"), [(2, 1.0), (5, 0.0), (20, 0.7)])
+def test_batched_beam_equals_slow_beam_one_utterance_at_a_time(seed, ending, K, reward):
     model = Scripted(seed, 6, ending)
-    together = beam_search(model, (torch.arange(6),), LIMITS, K, power)
+    together = beam_search(model, (torch.arange(6),), LIMITS, K, reward)
     for utterance in range(6):
-        expected = slow_beam(model, (torch.tensor([utterance]),), int(LIMITS[utterance]), K, power)
+        expected = slow_beam(model, (torch.tensor([utterance]),), int(LIMITS[utterance]), K, reward)
         assert [hypothesis.tokens for hypothesis in together[utterance]] == [tokens for _, tokens in expected]
         for hypothesis, (score, _) in zip(together[utterance], expected, strict=True):
             assert hypothesis.score == pytest.approx(score, abs=1e-4)
@@ -120,7 +120,7 @@ def test_a_wide_beam_finds_the_most_probable_text():
             scores[tuple(text)] = score
     assert len(scores) > 1
     best = max(scores, key=scores.get)
-    (hypotheses,) = beam_search(model, memories, torch.tensor([2]), beam_size=13, length_normalization=0.0)
+    (hypotheses,) = beam_search(model, memories, torch.tensor([2]), beam_size=13, length_reward=0.0)
     assert tuple(hypotheses[0].tokens) == best
     assert hypotheses[0].score == pytest.approx(scores[best], abs=1e-5)
 
@@ -216,5 +216,5 @@ def test_an_end_must_be_the_most_probable_continuation():
             log_probs[:, EOS] = torch.where(count < 6, -1.0, -0.1)
             return log_probs, ((token, count + 1),)
 
-    (hypotheses,) = beam_search(Hasty(0, 1), (torch.arange(1),), torch.tensor([20]), 4, length_normalization=0.0)
+    (hypotheses,) = beam_search(Hasty(0, 1), (torch.arange(1),), torch.tensor([20]), 4, length_reward=0.0)
     assert hypotheses[0].tokens == [3] * 6

@@ -13,15 +13,15 @@ from utils.vocabulary import EOS, encode
 TEXTS = ["THE CAT", "A CAT", "THE DOG SAT"]
 
 
-@pytest.mark.parametrize("weights", [Weights(0.0, 0.0, 1.0), Weights(0.4, 0.0, 0.0), Weights(0.3, 0.5, 0.7)])
+@pytest.mark.parametrize("weights", [Weights(0.0, 0.0, 0.1), Weights(0.4, 0.0, 0.0), Weights(0.3, 0.5, 0.2)])
 def test_the_beams_scores_are_the_evidence_combined(make_las, speech, weights):
     models = [make_las(seed, scale=2.0) for seed in (0, 1)]
     for model in models:
-        model.speller.output_bias.data[EOS] += 1.0  # so that texts end before the limit
+        model.speller.output_bias.data[EOS] += 3.0  # so that texts end before the limit
     recogniser = Recogniser(models, weights.ctc_weight, train_language_model(TEXTS, 3), weights.lm_weight)
     heard = recogniser.listen(*speech)
     limits = character_limits(speech[1])
-    beams = beam_search(recogniser, heard, limits, 4, weights.length_normalization)
+    beams = beam_search(recogniser, heard, limits, 4, weights.length_reward)
     texts = [[hypothesis.tokens for hypothesis in beam] for beam in beams]
     checked = 0
     for beam, evidence, limit in zip(beams, weigh(recogniser, heard, texts), limits.tolist(), strict=True):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-ALIGNED = 0.5  # monotonicity from which a model counts as aligned
+ALIGNED = 0.4  # monotonicity of an aligned model, at least: more than the third of a map that runs through thrice
 
 
 def teacher_forcing_rate(
