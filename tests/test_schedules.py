@@ -27,9 +27,9 @@ def test_nothing_decays_before_the_model_is_aligned():
     def rate(epoch, *monotonicities):
         return teacher_forcing_rate(epoch, 1.0, stages, monotonicities)
 
-    assert [rate(1), rate(2, 0.1), rate(3, 0.1, 0.2), rate(4, 0.1, 0.2, 0.4)] == [1.0] * 4
-    assert rate(5, 0.1, 0.2, 0.4, 0.6) == 0.9
-    assert rate(6, 0.1, 0.2, 0.4, 0.6, 0.3) == pytest.approx(0.81)  # once aligned, it goes on
+    assert [rate(1), rate(2, 0.1), rate(3, 0.1, 0.2), rate(4, 0.1, 0.2, 0.3)] == [1.0] * 4
+    assert rate(5, 0.1, 0.2, 0.3, 0.6) == 0.9
+    assert rate(6, 0.1, 0.2, 0.3, 0.6, 0.3) == pytest.approx(0.81)  # once aligned, it goes on
     assert rate(2, 0.9) == 0.9
 
 
