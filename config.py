@@ -42,6 +42,11 @@ class Run(Section):
     def path(self) -> Path:
         return Path(self.dir) / self.name
 
+    @property
+    def packs(self) -> Path:
+        """Where `data.cache=mmap` keeps what all runs share."""
+        return Path(self.dir) / "packed"
+
 
 class Data(Section):
     root: Text
@@ -50,7 +55,8 @@ class Data(Section):
     test: Text
     normalize: Literal["none", "mean", "mean_variance"]
     skip_bad: bool
-    cache: Literal["ram", "off"]
+    cache: Literal["ram", "mmap", "off"]
+    half_precision: bool
     workers: Count
 
 

@@ -8,7 +8,7 @@ for batch in loader: ...                                                      # 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +21,12 @@ from tqdm import tqdm
 
 from utils.augment import Augmentation
 from utils.buckets import BucketSampler, Item
-from utils.corpus import BadFile, Partition, has_boundaries, read_features, read_transcript
+from utils.corpus import READERS, Partition, Record, has_boundaries, read_features, read_utterance
 from utils.errors import UserError
+from utils.packing import MappedFeatures, open_pack
 from utils.vocabulary import PAD, encode
 
 FRAMES_PER_SECOND = 100
-READERS = 16  # threads that read files: a network disk answers slowly, but many at a time
 FULL_SIZES = {"train-clean-100": 28_539, "train-clean-360": 104_014, "dev-clean": 2_703, "test-clean": 2_620}
 LISTED = 100  # findings shown on screen; all of them are in the report's file
 
@@ -42,13 +42,13 @@ class FeatureFormat:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Checked utterances in file order. `features`: arrays `(T, D)` where they are kept in memory, else None."""
+    """Checked utterances in file order. `features`: arrays `(T, D)` where they are kept, else None."""
 
     format: FeatureFormat
     paths: tuple[Path, ...]
     lengths: tuple[int, ...]  # frames
     texts: tuple[str, ...] | None
-    features: tuple[np.ndarray, ...] | None
+    features: Sequence[np.ndarray] | None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -71,26 +71,15 @@ class BadCorpus(UserError):
         self.findings, self.format = findings, feature_format
 
 
-@dataclass
-class _Record:
-    """One utterance as read: stored features and text where they could be read, and what is wrong with it."""
-
-    features: np.ndarray | None = None  # None where they are not kept
-    shape: tuple[int, int] | None = None
-    text: str | None = None
-    findings: list[str] = field(default_factory=list)
-
-    def complain(self, path: Path, found: str, expected: str) -> None:
-        self.findings.append(f"  {str(path)!r}: found {found}; expected {expected}")
-
-
 def load_corpus(
     partitions: Sequence[Partition],
     normalize: str,
     *,
     feature_format: FeatureFormat | None = None,
     character_limit: Callable[[int], int] = lambda frames: frames,
-    keep: bool = True,
+    cache: str = "ram",
+    cache_folder: Path | None = None,
+    half: bool = False,
     skip_bad: bool = False,
     report: Path | None = None,
     say: Callable[[str], None] = print,
@@ -99,37 +88,21 @@ def load_corpus(
 
     feature_format: what the model expects; None: inferred from the files.
     character_limit: how many characters can be aligned to that many frames.
-    keep: hold the features in memory.   report: file that gets the whole list of findings.
+    cache: ram: features stay in memory; off: they are read again for every batch; mmap: they are packed once into
+    `cache_folder` and mapped (utils/packing.py).   half: what is kept is kept in 16 bits.
+    report: file that gets the whole list of findings.
     Raises BadCorpus with the findings, or drops those utterances with `skip_bad`; says in one line what was found.
     """
     name = "+".join(partition.name for partition in partitions)
     features = [path for partition in partitions for path in partition.features]
     labelled = all(partition.transcripts is not None for partition in partitions)
-    transcripts = [path for partition in partitions for path in partition.transcripts] if labelled else features
+    transcripts = [path for partition in partitions for path in partition.transcripts] if labelled else ()
 
-    def read(index: int) -> _Record:
-        record = _Record()
-        try:
-            array = read_features(features[index])
-            record.shape = array.shape
-            record.features = array if keep else None
-            bad = np.argwhere(~np.isfinite(array))
-            if len(bad):
-                row, column = bad[0]
-                found = f"{array[row, column]} at [{row}, {column}] ({len(bad)} values not finite)"
-                record.complain(features[index], found, "finite numbers")
-        except BadFile as bad:
-            record.complain(features[index], bad.found, bad.expected)
-        if labelled:
-            try:
-                record.text = read_transcript(transcripts[index])
-            except BadFile as bad:
-                record.complain(transcripts[index], bad.found, bad.expected)
-        return record
-
-    with ThreadPoolExecutor(READERS) as pool:
-        reading = pool.map(read, range(len(features)))
-        records = list(tqdm(reading, f"checking {name}", len(features), unit="file", leave=False, disable=None))
+    packs = [open_pack(cache_folder, partition, half, say) for partition in partitions] if cache == "mmap" else []
+    if packs:
+        records = [record for pack in packs for record in pack.records]
+    else:
+        records = _read_all(name, features, transcripts if labelled else [None] * len(features), cache == "ram", half)
 
     shapes = [record.shape for record in records if record.shape]
     if feature_format is None and shapes:
@@ -151,12 +124,17 @@ def load_corpus(
         say(f"{found}\ngoing on without them (data.skip_bad=true)")
 
     time_axis = 0 if feature_format.time_first else 1
+    kept: Sequence[np.ndarray] | None = None
+    if packs:
+        kept = MappedFeatures(packs, good, feature_format.time_first)
+    elif cache == "ram":
+        kept = tuple(_time_first(records[index].features, feature_format) for index in good)
     corpus = Corpus(
         feature_format,
         tuple(features[index] for index in good),
         tuple(records[index].shape[time_axis] for index in good),
         tuple(records[index].text for index in good) if labelled else None,
-        tuple(_time_first(records[index].features, feature_format) for index in good) if keep else None,
+        kept,
     )
     boundaries = labelled and has_boundaries(transcripts[good[0]])
     say(_describe(name, partitions[0], corpus, boundaries))
@@ -167,6 +145,22 @@ def load_corpus(
     return corpus
 
 
+def _read_all(
+    name: str, features: Sequence[Path], transcripts: Sequence[Path | None], keep: bool, half: bool
+) -> list[Record]:
+    def read(features: Path, transcript: Path | None) -> Record:
+        record = read_utterance(features, transcript)
+        if not keep:
+            record.features = None
+        elif half and record.features is not None:
+            record.features = record.features.astype(np.float16)
+        return record
+
+    with ThreadPoolExecutor(READERS) as pool:
+        reading = pool.map(read, features, transcripts)
+        return list(tqdm(reading, f"checking {name}", len(features), unit="file", leave=False, disable=None))
+
+
 def _infer_format(shapes: Sequence[tuple[int, int]], normalize: str) -> FeatureFormat:
     """The axis on which the files agree is the feature axis; where they agree on both, the shorter one."""
     rows, columns = (Counter(shape[axis] for shape in shapes).most_common(1)[0] for axis in (0, 1))
@@ -174,14 +168,14 @@ def _infer_format(shapes: Sequence[tuple[int, int]], normalize: str) -> FeatureF
     return FeatureFormat((columns if time_first else rows)[0], time_first, normalize)
 
 
-def _check_shape(record: _Record, path: Path, expected: FeatureFormat) -> None:
+def _check_shape(record: Record, path: Path, expected: FeatureFormat) -> None:
     axis = 1 if expected.time_first else 0
     if record.shape[axis] != expected.dim:
         shape = f"(T, {expected.dim})" if expected.time_first else f"({expected.dim}, T)"
         record.complain(path, f"shape {record.shape}", f"shape {shape}, as the model or the other files have")
 
 
-def _check_length(record: _Record, path: Path, expected: FeatureFormat, character_limit: Callable[[int], int]) -> None:
+def _check_length(record: Record, path: Path, expected: FeatureFormat, character_limit: Callable[[int], int]) -> None:
     frames = record.shape[0 if expected.time_first else 1]
     doubled = sum(a == b for a, b in zip(record.text, record.text[1:], strict=False))
     limit = character_limit(frames)
@@ -233,7 +227,7 @@ def _time_first(features: np.ndarray, feature_format: FeatureFormat) -> np.ndarr
 def _stored(corpus: Corpus, index: int) -> np.ndarray:
     """Features `(T, D)` as they are in the file."""
     if corpus.features is not None:
-        return corpus.features[index]
+        return corpus.features[index].astype(np.float32, copy=False)
     return _time_first(read_features(corpus.paths[index]), corpus.format)
 
 

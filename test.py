@@ -54,7 +54,9 @@ def main() -> None:
         feature_format.normalize,
         feature_format=feature_format,
         skip_bad=config.data.skip_bad,
-        keep=config.data.cache == "ram",
+        cache=config.data.cache,
+        cache_folder=config.run.packs,
+        half=config.data.half_precision,
         report=folder / f"findings-{split}.txt",
         say=say,
     )

@@ -4,7 +4,7 @@ A partition is a folder of feature files and, except for the test set, a folder 
 """
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from utils.errors import UserError
 from utils.vocabulary import CHARACTERS
 
+READERS = 16  # threads that read files: a network disk answers slowly, but many at a time
 DOWNLOAD = """\
 To get the competition's data (kaggle.com account with the competition joined, API token in place):
     pip install kaggle
@@ -60,6 +61,19 @@ class Partition:
     features: tuple[Path, ...]
     transcripts: tuple[Path, ...] | None
     orphans: tuple[Path, ...] = ()
+
+
+@dataclass
+class Record:
+    """One utterance as read: what could be read of it, and what is wrong with it, a line a finding."""
+
+    features: np.ndarray | None = None  # 2-D, as stored; None where they are not kept
+    shape: tuple[int, int] | None = None
+    text: str | None = None
+    findings: list[str] = field(default_factory=list)
+
+    def complain(self, path: Path, found: str, expected: str) -> None:
+        self.findings.append(f"  {str(path)!r}: found {found}; expected {expected}")
 
 
 def detect_layout(root: Path) -> Layout:
@@ -166,6 +180,27 @@ def read_transcript(path: Path) -> str:
     if not tokens:
         raise BadFile("an empty transcript", "at least one character")
     return "".join(tokens)
+
+
+def read_utterance(features: Path, transcript: Path | None) -> Record:
+    """A pair of files, or features alone, each checked by itself."""
+    record = Record()
+    try:
+        array = read_features(features)
+        record.features, record.shape = array, array.shape
+        bad = np.argwhere(~np.isfinite(array))
+        if len(bad):
+            row, column = bad[0]
+            found = f"{array[row, column]} at [{row}, {column}] ({len(bad)} values not finite)"
+            record.complain(features, found, "finite numbers")
+    except BadFile as bad:
+        record.complain(features, bad.found, bad.expected)
+    if transcript is not None:
+        try:
+            record.text = read_transcript(transcript)
+        except BadFile as bad:
+            record.complain(transcript, bad.found, bad.expected)
+    return record
 
 
 def has_boundaries(path: Path) -> bool:

@@ -1,0 +1,119 @@
+"""A pack says what the files say, follows them when they change, and is made by one process for all."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataset import BadCorpus, load_corpus
+from tests.conftest import make_toy_corpus, write_utterance
+from utils.corpus import find_partition
+from utils.errors import UserError
+
+
+def load(root, folder, names=("train",), **options):
+    said = []
+    partitions = [find_partition(root, name) for name in names]
+    options = {"cache": "mmap", "cache_folder": folder, "say": said.append, **options}
+    return load_corpus(partitions, "mean", **options), said
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_toy_corpus(tmp_path / "data", {"train": 5, "more": 3})
+
+
+def test_a_pack_holds_what_the_files_hold(root, tmp_path):
+    names = ("train", "more")
+    mapped, said = load(root, tmp_path / "packed", names)
+    read, _ = load(root, None, names, cache="ram")
+    assert (mapped.paths, mapped.lengths, mapped.texts) == (read.paths, read.lengths, read.texts)
+    for features in (mapped.features, pickle.loads(pickle.dumps(mapped.features))):
+        assert len(features) == 8
+        for index, expected in enumerate(read.features):
+            assert features[index].dtype == np.float32
+            np.testing.assert_array_equal(features[index], expected)
+    assert sum("packed train into" in line for line in said) == 1
+    _, again = load(root, tmp_path / "packed", names)
+    assert not any("packed" in line for line in again)
+
+
+def test_a_changed_file_makes_a_new_pack_and_removes_the_old(root, tmp_path):
+    folder = tmp_path / "packed"
+    load(root, folder)
+    (before,) = folder.iterdir()
+    write_utterance(root / "train", "train-002", "NEW", np.ones((40, 12), dtype=np.float32))
+    corpus, _ = load(root, folder)
+    (after,) = folder.iterdir()
+    assert after != before
+    assert corpus.texts[2] == "NEW"
+    assert (corpus.features[2] == 1).all()
+
+
+def test_half_precision_takes_half_the_space(root, tmp_path):
+    corpus, _ = load(root, tmp_path / "packed", half=True)
+    read, _ = load(root, None, cache="ram")
+    in_memory, _ = load(root, None, cache="ram", half=True)
+    (pack,) = (tmp_path / "packed").iterdir()
+    assert (pack / "features.bin").stat().st_size == 2 * sum(features.size for features in read.features)
+    for half, kept, whole in zip(corpus.features, in_memory.features, read.features, strict=True):
+        assert half.dtype == np.float32
+        assert kept.dtype == np.float16
+        np.testing.assert_array_equal(half, kept)
+        np.testing.assert_allclose(half, whole, rtol=1e-3, atol=1e-3)
+
+
+def test_features_stored_the_other_way_round(root, tmp_path):
+    for path in (root / "train" / "mfcc").iterdir():
+        np.save(path, np.load(path).T)
+    corpus, _ = load(root, tmp_path / "packed")
+    read, _ = load(root, None, cache="ram")
+    assert not corpus.format.time_first
+    for index, expected in enumerate(read.features):
+        np.testing.assert_array_equal(corpus.features[index], expected)
+
+
+def test_findings_are_the_same_whether_read_or_packed(root, tmp_path):
+    (root / "train" / "mfcc" / "train-001.npy").write_bytes(b"not numpy")
+    np.save(root / "train" / "transcripts" / "train-003.npy", np.array(["<sos>", "a", "<eos>"]))
+    messages = []
+    for options in ({"cache": "ram"}, {}, {}):  # the third time from the pack that the second made
+        with pytest.raises(BadCorpus) as caught:
+            load(root, tmp_path / "packed", **options)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1] == messages[2]
+    assert "train-001.npy" in messages[0]
+    corpus, _ = load(root, tmp_path / "packed", skip_bad=True)
+    read, _ = load(root, None, cache="ram", skip_bad=True)
+    assert corpus.paths == read.paths
+    for index, expected in enumerate(read.features):
+        np.testing.assert_array_equal(corpus.features[index], expected)
+
+
+def test_several_processes_at_once_end_with_one_pack(root, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from tests.test_packing import load; "
+        "corpus, _ = load(Path(sys.argv[1]), Path(sys.argv[2])); print(sum(float(f.sum()) for f in corpus.features))"
+    )
+    command = [sys.executable, "-c", code, str(root), str(tmp_path / "packed")]
+    home = Path(__file__).parents[1]
+    processes = [subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    sums = {process.communicate()[0] for process in processes}
+    assert [process.returncode for process in processes] == [0, 0]
+    assert len(sums) == 1
+    assert len(os.listdir(tmp_path / "packed")) == 1
+
+
+def test_a_folder_that_cannot_be_written_and_a_damaged_pack(root, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"data\.cache: train cannot be packed into .*ram and off need no disk"):
+        load(root, tmp_path / "file")
+    load(root, tmp_path / "packed")
+    (pack,) = (tmp_path / "packed").iterdir()
+    (pack / "index.json").write_text("[[0,")
+    with pytest.raises(UserError, match="damaged pack"):
+        load(root, tmp_path / "packed")
