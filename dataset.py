@@ -259,6 +259,11 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
+    def rows(self, rows: slice) -> "Batch":
+        """Some of its utterances, without the padding that only the others needed."""
+        _, features, lengths, tokens, token_lengths = some = Batch(*(tensor[rows] for tensor in self))
+        return some._replace(features=features[:, : lengths.max()], tokens=tokens[:, : token_lengths.max()])
+
 
 class FeatureDataset(Dataset):
     """Utterances by `Item`."""

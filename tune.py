@@ -23,9 +23,9 @@ from dataset import Corpus, FeatureFormat, load_corpus
 from decoding.beam_search import Hypothesis, beam_search
 from decoding.language_model import MAX_ORDER, save_language_model, train_language_model
 from decoding.rank import RANKERS
-from decoding.recogniser import Recogniser
+from decoding.recogniser import Heard, Recogniser
 from decoding.rescoring import Evidence, Weights, combine, weigh
-from decoding.transcribe import DecodingOptions, listen, transcribe
+from decoding.transcribe import DecodingOptions, for_all, transcribe
 from utils.checkpoint import load_models
 from utils.corpus import BadFile, find_partition, read_transcript
 from utils.device import choose_device
@@ -74,12 +74,13 @@ class NBest(NamedTuple):
 
 def collect(recogniser: Recogniser, corpus: Corpus, batch_size: int, device: torch.device) -> NBest:
     """One beam search over the corpus, and the evidence for all that it found."""
-    found: list = [None] * len(corpus)
-    for indices, heard, limits in listen(recogniser, corpus, batch_size, device):
+
+    def decode_batch(heard: tuple[Heard, ...], limits: Tensor) -> list[tuple[list[list[int]], Evidence]]:
         beams = beam_search(recogniser, heard, limits, NBEST, SEARCH.length_reward)
         tokens = [[hypothesis.tokens for hypothesis in beam] for beam in beams]
-        for index, hypotheses, evidence in zip(indices, tokens, weigh(recogniser, heard, tokens), strict=True):
-            found[index] = hypotheses, evidence
+        return list(zip(tokens, weigh(recogniser, heard, tokens), strict=True))
+
+    found = for_all(recogniser, corpus, batch_size, device, decode_batch)
     tokens = [hypotheses for hypotheses, _ in found]
     distances = [
         torch.tensor([distance(text, decode(hypothesis)) for hypothesis in hypotheses])

@@ -12,6 +12,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether this is what torch raises where a GPU, or the machine, has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def choose_precision(name: str, device: torch.device) -> str:
     """`auto` is bf16 where the hardware multiplies it, GPU or CPU, else float32."""
     if name != "auto":
