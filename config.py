@@ -130,6 +130,7 @@ class TeacherForcing(Section):
 
 class Training(Section):
     epochs: Positive
+    start_from: Text | None
     max_minutes: Annotated[float, Field(gt=0)] | None
     batch_size: Positive
     seed: Count

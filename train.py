@@ -67,6 +67,8 @@ class Trainer:
             found, expected = vars(self.train_corpus.format), resumed["features"]
             raise UserError(f"data.root: found features {found}, but {last} was trained on {expected}")
         self.model = LAS(self.train_corpus.format.dim, len(VOCABULARY), **self.settings).to(self.device)
+        if not resumed and config.training.start_from:
+            self._start_from(config.training.start_from)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), weight_decay=config.training.weight_decay, fused=self.device.type == "cuda"
         )
@@ -137,6 +139,25 @@ class Trainer:
             report=self.folder / f"findings-{role}.txt",
             say=self.say,
         )
+
+    def _start_from(self, path: str) -> None:
+        """Takes over the Listener, the Speller and the CTC branch of a checkpoint, each where it is the same module."""
+        before = load_checkpoint(path)["model"]
+        taken, new = [], []
+        for name, module in self.model.named_children():
+            weights = {
+                key.removeprefix(f"{name}."): value for key, value in before.items() if key.startswith(f"{name}.")
+            }
+            shapes = {key: value.shape for key, value in module.state_dict().items()}
+            same = shapes == {key: value.shape for key, value in weights.items()}
+            (taken if same else new).append(name)
+            if same:
+                module.load_state_dict(weights)
+        if not taken:
+            raise UserError(
+                f"training.start_from: {path}: found a model of other sizes, expected a part that fits this one"
+            )
+        self.say(f"starting from {path}: {', '.join(taken)}" + (f"; new: {', '.join(new)}" if new else ""))
 
     def _check_same_run(self, before: dict) -> None:
         old, new = flatten(before), flatten(self.config.model_dump())

@@ -78,6 +78,28 @@ def test_what_a_run_leaves(trained):
     assert best["epoch"] == metrics["dev_distance"].idxmin() + 1
 
 
+def test_a_run_starts_from_the_weights_of_another(trained):
+    """The Listener is taken over, a Speller of another size is new."""
+    folder, _, arguments = trained
+    more = [
+        "run.name=next",
+        "training.epochs=1",
+        f"training.start_from={folder / 'best.pt'}",
+        "training.learning_rate=1e-4",
+    ]
+    result = run("train.py", *arguments, *more, "model.speller.hidden=48")
+    assert re.search(r"starting from .*best\.pt: listener, ctc; new: speller", result.stdout)
+    before, after = pd.read_csv(folder / "metrics.csv"), pd.read_csv(folder.parent / "next" / "metrics.csv")
+    assert after["dev_ctc_distance"][0] < before["dev_ctc_distance"].min() + 0.5
+    assert after["dev_distance"][0] > before["dev_distance"].min() + 1
+    again = run("train.py", *arguments, *more, "model.speller.hidden=48").stdout
+    assert "starting from" not in again  # a resumed run has weights of its own
+    refused = run(
+        "train.py", *arguments, *more, "run.name=no", "model.listener.hidden=20", "model.attention.dim=8", expect=2
+    )
+    assert "found a model of other sizes" in refused.stderr
+
+
 def test_a_finished_run_is_not_trained_again(trained):
     folder, _, arguments = trained
     before = (folder / "last.pt").read_bytes()
