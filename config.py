@@ -146,6 +146,7 @@ class Training(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     ctc_weight: Annotated[float, Field(ge=0, lt=1)]
     ctc_epochs: Count
+    guided_attention: Annotated[float, Field(ge=0)]
     teacher_forcing: TeacherForcing
 
     @model_validator(mode="after")

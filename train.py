@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from config import Config, command_parser, flatten, load_config, to_yaml
 from dataset import BadCorpus, Batch, Corpus, FeatureDataset, FeatureFormat, is_cepstral, load_corpus, make_loader
-from models.las import LAS, las_loss
+from models.las import LAS, las_loss, off_diagonal
 from models.listener import Listener
 from utils.augment import Augmentation
 from utils.average import weight_average
@@ -231,6 +231,7 @@ class Trainer:
         distances = [row["dev_distance"] for row in self.history]
         seconds = self._seconds
         aligned = [row["dev_monotonicity"] for row in self.history]
+        guide = 0.0 if any(value >= ALIGNED for value in aligned) else training.guided_attention
         forcing = teacher_forcing_rate(epoch, **training.teacher_forcing.model_dump(), monotonicities=aligned)
         self.model.train()
         self.sampler.epoch = epoch
@@ -260,7 +261,7 @@ class Trainer:
                 group["lr"] = rate
             # All randomness of a step is a function of the seed and the step: a resumed run draws the same.
             torch.manual_seed(training.seed * 1_000_003 + step)
-            loss, norm = self._train_step(batch, forcing, spell=epoch > training.ctc_epochs)
+            loss, norm = self._train_step(batch, forcing, guide, spell=epoch > training.ctc_epochs)
             if torch.isfinite(norm):
                 self.optimizer.step()
                 self.average.update_parameters(self.model)
@@ -297,19 +298,25 @@ class Trainer:
             "data_wait": waiting / elapsed,
         }
 
-    def _train_step(self, batch: Batch, forcing: float, spell: bool):
+    def _train_step(self, batch: Batch, forcing: float, guide: float, spell: bool):
         """Forward and backward, gradients clipped; returns the losses and the gradient norm before clipping."""
         training = self.config.training
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             if spell:
-                logits, _, listened = self.model(batch.features, batch.feature_lengths, batch.tokens[:, :-1], forcing)
+                logits, attention, listened = self.model(
+                    batch.features, batch.feature_lengths, batch.tokens[:, :-1], forcing
+                )
             else:
                 logits, listened = None, self.model.listen(batch.features, batch.feature_lengths)
         loss = las_loss(
             logits, listened, batch.tokens, batch.token_lengths, training.ctc_weight, training.label_smoothing
         )
+        total = loss.total
+        if spell and guide:
+            steps = listened.memory.mask.sum((1, 2, 3))
+            total = total + guide * off_diagonal(attention, batch.token_lengths - 1, steps)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
+        total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
         return loss, norm
 

@@ -12,6 +12,7 @@ from models.listener import Listener
 from models.speller import InputFeedingSpeller, ParallelSpeller
 
 IGNORED = -100  # target of padding
+GUIDE_WIDTH = 0.2  # of the diagonal that guided attention leaves free, as a share of the utterance
 
 
 class Listened(NamedTuple):
@@ -78,6 +79,20 @@ class LAS(nn.Module):
 def _float32(like: Tensor) -> torch.autocast:
     """No autocast from here on."""
     return torch.autocast(like.device.type, enabled=False)
+
+
+def off_diagonal(attention: Tensor, characters: Tensor, steps: Tensor) -> Tensor:
+    """How much attention lies away from the diagonal, 0 to 1, mean over characters: guided attention (Tachibana et al.
+    2018, section 4.1). Speech runs along its transcript at about an even pace.
+
+    attention: `(B, H, U, S)`.   characters, steps: `(B,)`, of each map the part that counts.
+    """
+    u = torch.arange(attention.size(2), device=attention.device) / characters.unsqueeze(1)
+    s = torch.arange(attention.size(3), device=attention.device) / steps.unsqueeze(1)
+    away = 1 - torch.exp(-((u.unsqueeze(2) - s.unsqueeze(1)) ** 2) / (2 * GUIDE_WIDTH**2))
+    a_character = (attention.mean(1) * away).sum(2)
+    inside = length_mask(characters, attention.size(2))
+    return (a_character * inside).sum() / characters.sum()
 
 
 def las_loss(
