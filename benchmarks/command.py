@@ -38,7 +38,7 @@ class Arguments(NamedTuple):
 def command_parser(description: str, contestants: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="kaggle", help="kaggle, an4, or B,T,D,U: batch, frames, features, tokens")
-    parser.add_argument("--config", metavar="FILE", help="model and settings (default: configs/seed.yaml; an4.yaml)")
+    parser.add_argument("--config", metavar="FILE", help="model and settings (default: configs/seed.yaml, or an4.yaml)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=5, help="goes of each contestant (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=60.0, help="time for each contestant (default: %(default)s)")
