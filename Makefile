@@ -1,9 +1,9 @@
-# make setup | demo | test | lint      (Python 3.11 or newer is all that must be there)
+# make setup | demo | test | lint | bench      (Python 3.11 or newer is all that must be there)
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test lint bench
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -27,3 +27,8 @@ test: setup
 lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+bench: setup       ## speed beside other ways to write it, on whatever device is there; no data needed
+	$(RUN) -m benchmarks.data
+	$(RUN) -m benchmarks.decode
+	$(RUN) -m benchmarks.train
