@@ -78,7 +78,7 @@ def beam_search(
         count = count + ending.sum(1)
         cut = (over & (count == 0)).unsqueeze(1)
         finished = _Finished(
-            torch.where(cut, scores, finished.scores),
+            torch.where(cut, scores + length_reward, finished.scores),
             torch.where(cut.unsqueeze(2), tokens, finished.tokens),
         )
         scores, going_on = best.masked_fill(ends, impossible).topk(K, dim=1)

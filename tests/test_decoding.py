@@ -61,7 +61,7 @@ def slow_beam(model, memories, limit, K, reward):
             if tokens[-1] == EOS:
                 finished.append((score, tokens[:-1]))
         if step == limit and not finished:
-            finished = [(score, tokens) for tokens, score, _ in beam]
+            finished = [(score + reward, tokens) for tokens, score, _ in beam]
         beam = [(tokens, score, states) for score, tokens, states in continuations if tokens[-1] != EOS][:K]
         ahead = finished and max(finished)[0] >= beam[0][1]
         if (len(finished) >= K and ahead) or step == limit:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models.las import las_loss
+from models.las import GUIDE_WIDTH, las_loss, off_diagonal
 
 TOKENS = torch.tensor([[1, 5, 9, 4, 2], [1, 8, 8, 2, 0], [1, 4, 2, 0, 0]])
 LENGTHS = torch.tensor([5, 4, 3])
@@ -82,3 +82,19 @@ def test_gradients_reach_every_parameter_in_bf16(make_las, speech, kind):
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+def test_attention_off_the_diagonal_written_out():
+    torch.manual_seed(0)
+    attention = torch.rand(2, 3, 5, 8).softmax(3)
+    characters, steps = torch.tensor([5, 3]), torch.tensor([8, 6])
+    expected = 0.0
+    for row in range(2):
+        for u in range(characters[row]):
+            for s in range(8):
+                gap = u / characters[row] - s / steps[row]
+                expected += attention[row, :, u, s].mean() * (1 - torch.exp(-(gap**2) / (2 * GUIDE_WIDTH**2)))
+    torch.testing.assert_close(off_diagonal(attention, characters, steps), expected / 8)
+    diagonal = torch.eye(6).expand(1, 1, 6, 6)
+    assert off_diagonal(diagonal, torch.tensor([6]), torch.tensor([6])) == 0
+    assert off_diagonal(diagonal.flip(3), torch.tensor([6]), torch.tensor([6])) > 0.5
