@@ -1,5 +1,7 @@
 """The Speller: an attention-based decoder that emits one character at a time (Chan et al. 2015, section 3.2)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -87,33 +89,48 @@ class InputFeedingSpeller(Speller):
 
     def step(self, token: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
         masks = self._dropout_masks(token, len(self.cells))
-        state, spoken = self._recur(self.embedding(token), state, memory, masks)
+        read, feed = self._input_products(masks)
+        state, spoken = self._recur(read(self.embedding(token)), state, memory, feed, masks)
         return self._distribution(spoken), state, state[-1][:, 0]
 
     def forward(self, tokens: Tensor, memory: Memory, teacher_forcing_rate: float = 1.0) -> tuple[Tensor, Tensor]:
         masks = self._dropout_masks(tokens, len(self.cells))
         sample = _coins(tokens, teacher_forcing_rate)
-        embedded = self.embedding(tokens)
+        read, feed = self._input_products(masks)
+        # unbind, since the gradient of indexing would write a whole (N, U, 4 hidden) of zeros at every step
+        read_at = read(self.embedding(tokens)).unbind(1)
 
         state, spoken, attention = self.initial_state(memory, tokens.size(0) // memory.keys.size(0)), [], []
-        for step in range(tokens.size(1)):
-            character = embedded[:, step]
+        for step, character in enumerate(read_at):
             if teacher_forcing_rate < 1 and step:
                 with torch.no_grad():
                     guess = _draw(self._distribution(spoken[-1]))
-                character = torch.where(sample[:, step, None], self.embedding(guess), character)
-            state, output = self._recur(character, state, memory, masks)
+                character = torch.where(sample[:, step, None], read(self.embedding(guess)), character)
+            state, output = self._recur(character, state, memory, feed, masks)
             spoken.append(output)
             attention.append(state[-1][:, 0])
         return self._distribution(torch.stack(spoken, dim=1)), torch.stack(attention, dim=2)
 
-    def _recur(self, character: Tensor, state: State, memory: Memory, masks: list) -> tuple[State, Tensor]:
-        """All that depends on the step before: cells and attention. `character (N, embedding)`."""
+    def _input_products(self, masks: list) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """The first cell's input weights in two: those for characters, as a function of embeddings `(..., embedding)`
+        that can be asked for a whole transcript at once, and those for the context `(4 hidden, dim)`."""
+        first, E = self.cells[0], self.embedding.embedding_dim
+        for_character, for_context = first.weight_ih[:, :E], first.weight_ih[:, E:]
+        bias = first.bias_ih + first.bias_hh
+        return lambda embedded: F.linear(_drop(embedded, masks[0]), for_character, bias), for_context
+
+    def _recur(
+        self, character: Tensor, state: State, memory: Memory, feed: Tensor, masks: list
+    ) -> tuple[State, Tensor]:
+        """All that depends on the step before: cells and attention. `character (N, 4 hidden)`, its input product."""
         *hidden, context, attention = state
         B, N = memory.keys.size(0), character.size(0)
-        x = torch.cat([_drop(character, masks[0]), context.to(character.dtype)], dim=1)
-        new = []
-        for index, cell in enumerate(self.cells):
+        gates = character + F.linear(context.to(character.dtype), feed) + F.linear(hidden[0], self.cells[0].weight_hh)
+        to_write, to_keep, candidate, to_show = gates.chunk(4, dim=1)
+        c = to_keep.sigmoid() * hidden[1] + to_write.sigmoid() * candidate.tanh()
+        h = to_show.sigmoid() * c.tanh()
+        new, x = [h, c], _drop(h, masks[1])
+        for index, cell in enumerate(self.cells[1:], start=1):
             h, c = cell(x, (hidden[2 * index], hidden[2 * index + 1]))
             new += [h, c]
             x = _drop(h, masks[index + 1])
