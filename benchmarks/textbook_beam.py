@@ -119,7 +119,7 @@ def textbook_beam(
                 finish(hypothesis, score)
         if step == limit and not finished:
             for hypothesis in beam:
-                finish(hypothesis, hypothesis.score)
+                finish(hypothesis, hypothesis.score + length_reward)
         going_on = [continuation for continuation in continuations if continuation[1] != EOS][:beam_size]
         best = max((hypothesis.score for hypothesis in finished), default=-np.inf)
         if len(finished) >= beam_size and best >= going_on[0][0]:
