@@ -70,7 +70,7 @@ class Trainer:
         if not resumed and config.training.start_from:
             self._start_from(config.training.start_from)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), weight_decay=config.training.weight_decay, fused=self.device.type == "cuda"
+            self.model.parameters(), weight_decay=config.training.weight_decay, fused=True
         )
         augment = config.augment.model_dump()
         seed = config.training.seed

@@ -5,8 +5,9 @@
     python -m benchmarks.train --shape 32,1265,28,187        # every utterance alike
     python -m benchmarks.train --plot listener.png           # how the Listener's cost grows, and nothing else
 
-A step is forward, loss, backward, clipping and the optimizer's step, every true character read (teacher forcing 1), in
-the precision that train.py would choose, for all contestants:
+A step is forward, loss, backward, clipping and the optimizer's step, every true character read (teacher forcing 1).
+Ours takes the precision that train.py would choose; on a CPU the others take float32, as they are usually run, or ours
+with `--same-precision`:
 
     project      this project as configured
     other        the same sizes with the other setting of model.speller.input_feeding (false needs dot attention)
@@ -75,7 +76,7 @@ class Benchmark:
         shape, device, training = self.arguments.shape, self.arguments.device, self.arguments.config.training
         contestants = [gemm_contestant(device)] if "limit" in self.arguments.only else []
         for name, model in self.models.items():
-            step = training_step(model, dict(training), device, self.precision)
+            step = training_step(model, dict(training), device, self._precision(name))
             contestants.append(Contestant(name, self._epoch(name).batch, step))
         for name, make in ALONE.items():
             if name in self.arguments.only:
@@ -84,6 +85,11 @@ class Benchmark:
         self.records = interleave(contestants, self.arguments.rounds, self.arguments.seconds, device)
         if "limit" in self.records:
             self.rates = median_rates(self.records["limit"])
+
+    def _precision(self, name: str) -> str:
+        ours = BATCHES.get(name, "bucketed") == "bucketed" and name != "speechbrain"
+        same = ours or self.arguments.given.same_precision or self.arguments.device.type == "cuda"
+        return self.precision if same else "float32"
 
     def _epoch(self, name: str) -> Epoch:
         return self.epochs[BATCHES.get(name, "bucketed")]
@@ -115,7 +121,12 @@ class Benchmark:
         for name, model in self.models.items():
             row = {"contestant": name, "parameters": count_parameters(model), **self._costs(name, "project")}
             rate = self._flops(name) / row["ms an utterance"][1] * 1000
-            row |= {"batches": BATCHES[name], "padded": self._epoch(name).padded_share, "GFLOP/s": rate / 1e9}
+            row |= {
+                "precision": self._precision(name),
+                "batches": BATCHES[name],
+                "padded": self._epoch(name).padded_share,
+                "GFLOP/s": rate / 1e9,
+            }
             rows.append({**row, "utilisation": None if best is None else rate / best})
         if best is not None:
             least, ours = 1000 * self._flops("project") / best, self._milliseconds("project")
@@ -149,6 +160,7 @@ def plot(arguments: Arguments) -> None:
 
 def main() -> None:
     parser = command_parser(__doc__, NAMES)
+    parser.add_argument("--same-precision", action="store_true", help="the precision of this project for all")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how the Listener's cost grows, nothing else")
     parser.add_argument("--plot-frames", default="250,500,1000,2000", metavar="N,N", help="default: %(default)s")
     parser.add_argument("--plot-batches", default="1,8,32", metavar="N,N", help="default: %(default)s")

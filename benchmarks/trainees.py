@@ -60,7 +60,7 @@ def training_step(model: nn.Module, training: dict, device: torch.device, precis
     """
     model.to(device).train()
     rate, decay = training["learning_rate"], training["weight_decay"]
-    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=decay, fused=device.type == "cuda")
+    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=decay, fused=True)
     weights = training["ctc_weight"], training["label_smoothing"]
 
     def step(batch: Batch) -> None:
