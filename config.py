@@ -163,7 +163,6 @@ class Decoding(Section):
     ctc_weight: Fraction
     lm_weight: Annotated[float, Field(ge=0)]
     length_reward: Annotated[float, Field(ge=0)]
-    batch_size: Positive
 
 
 class Wandb(Section):

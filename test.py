@@ -64,7 +64,7 @@ def main() -> None:
     language_model = load_language_model(folder / "lm.pt").to(device) if weights.lm_weight else None
     models = [model.to(device) for model in models]
     recogniser = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight)
-    texts = transcribe(recogniser, corpus, options, weights.batch_size, device)
+    texts = transcribe(recogniser, corpus, options, device)
     seconds = time.perf_counter() - start
 
     if args.split is None:

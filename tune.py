@@ -72,7 +72,7 @@ class NBest(NamedTuple):
     tokens: list[list[list[int]]]
 
 
-def collect(recogniser: Recogniser, corpus: Corpus, batch_size: int, device: torch.device) -> NBest:
+def collect(recogniser: Recogniser, corpus: Corpus, device: torch.device) -> NBest:
     """One beam search over the corpus, and the evidence for all that it found."""
 
     def decode_batch(heard: tuple[Heard, ...], limits: Tensor) -> list[tuple[list[list[int]], Evidence]]:
@@ -80,7 +80,7 @@ def collect(recogniser: Recogniser, corpus: Corpus, batch_size: int, device: tor
         tokens = [[hypothesis.tokens for hypothesis in beam] for beam in beams]
         return list(zip(tokens, weigh(recogniser, heard, tokens), strict=True))
 
-    found = for_all(recogniser, corpus, batch_size, device, decode_batch)
+    found = for_all(recogniser, corpus, NBEST, device, decode_batch)
     tokens = [hypotheses for hypotheses, _ in found]
     distances = [
         torch.tensor([distance(text, decode(hypothesis)) for hypothesis in hypotheses])
@@ -164,10 +164,10 @@ def main() -> None:
     def decoded(weights: Weights, rank: str) -> float:
         recogniser = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight)
         options = DecodingOptions("beam", config.decoding.beam_size, rank, weights.length_reward)
-        return score(corpus.texts, transcribe(recogniser, corpus, options, config.decoding.batch_size, device)).distance
+        return score(corpus.texts, transcribe(recogniser, corpus, options, device)).distance
 
     searcher = Recogniser(models, SEARCH.ctc_weight, language_model, SEARCH.lm_weight)
-    nbest = collect(searcher, corpus, config.decoding.batch_size, device)
+    nbest = collect(searcher, corpus, device)
     weights = best_weights(nbest, CTC_WEIGHTS if ctc else [0.0], LM_WEIGHTS)
     rank = best_rank(nbest, weights, corpus.texts)
     found = {"rank": rank, **{name: round(value, 3) for name, value in weights._asdict().items()}}

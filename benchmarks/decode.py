@@ -56,7 +56,7 @@ def choose(arguments: Arguments) -> tuple[LAS, Callable[[int], Task], list[str]]
         model = random_model(shape.feature_dim, arguments.config.model.model_dump()).to(device)
         return model, drawn_tasks(shape, model, given.utterances or shape.batch_size, device), list(arguments.only)
     (model,), features = load_models([given.checkpoint], print)
-    utterances = given.utterances or arguments.config.decoding.batch_size
+    utterances = given.utterances or arguments.shape.batch_size
     tasks = split_tasks(given.data, given.split, FeatureFormat(**features), utterances, device)
     names = [name for name in arguments.only if not name.startswith("speechbrain")]
     if model.ctc is None:

@@ -1,6 +1,6 @@
 """A corpus to texts: batches of like length through the recogniser, results in the corpus's order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,11 +12,12 @@ from decoding.beam_search import beam_search
 from decoding.greedy import greedy_search
 from decoding.rank import RANKERS
 from decoding.recogniser import Heard, Recogniser, character_limits
-from utils.buckets import BucketSampler
-from utils.device import is_out_of_memory
+from utils.buckets import Item
+from utils.device import is_out_of_memory, memory_to_spare
 from utils.errors import UserError
 from utils.vocabulary import decode
 
+BYTES = 2000  # memory that a frame of a hypothesis takes at most: mostly attention, at a quarter of the frame rate
 T = TypeVar("T")
 
 
@@ -36,14 +37,24 @@ class DecodingOptions:
         return f"beam {self.beam_size}" if self.mode == "beam" else "greedy"
 
 
+def fill_batches(lengths: Sequence[int], frames: int) -> list[list[Item]]:
+    """Utterances of like length together, longest first, as many as make up to `frames` with their padding."""
+    batches: list[list[Item]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if not batches or lengths[batches[-1][0].index] * (len(batches[-1]) + 1) > frames:
+            batches.append([])
+        batches[-1].append(Item(index))
+    return batches
+
+
 def for_all(
     recogniser: Recogniser,
     corpus: Corpus,
-    batch_size: int,
+    beam_size: int,
     device: torch.device,
     decode_batch: Callable[[tuple[Heard, ...], torch.Tensor], list[T]],
 ) -> list[T]:
-    """What `decode_batch` makes of every utterance, in the corpus's order, from batches of like length.
+    """What `decode_batch` makes of every utterance, in the corpus's order, from batches that fill memory.
 
     decode_batch: takes a batch as heard and its limits of characters `(B,)`; gives one result an utterance.
     A batch that memory has no room for is halved: results do not depend on who shares a batch. Raises UserError where
@@ -64,8 +75,8 @@ def for_all(
         return [result for half in (slice(0, B // 2), slice(B // 2, B)) for result in run(batch.rows(half))]
 
     results: list[T] = [None] * len(corpus)
-    sampler = BucketSampler(corpus.lengths, batch_size)
-    loader = make_loader(FeatureDataset(corpus), sampler, workers=0, device=device)
+    batches = fill_batches(corpus.lengths, memory_to_spare(device) // (beam_size * BYTES))
+    loader = make_loader(FeatureDataset(corpus), batches, workers=0, device=device)
     with tqdm(total=len(corpus), desc="decoding", unit="utt", leave=False, disable=None) as progress, torch.no_grad():
         for batch in loader:
             for index, result in zip(batch.indices.tolist(), run(batch.to(device)), strict=True):
@@ -74,9 +85,7 @@ def for_all(
     return results
 
 
-def transcribe(
-    recogniser: Recogniser, corpus: Corpus, options: DecodingOptions, batch_size: int, device: torch.device
-) -> list[str]:
+def transcribe(recogniser: Recogniser, corpus: Corpus, options: DecodingOptions, device: torch.device) -> list[str]:
     """The text that the ranker chooses for each utterance, in the corpus's order."""
 
     def decode_batch(heard: tuple[Heard, ...], limits: torch.Tensor) -> list[str]:
@@ -85,4 +94,4 @@ def transcribe(
         beams = beam_search(recogniser, heard, limits, options.beam_size, options.length_reward)
         return [RANKERS[options.rank](hypotheses) for hypotheses in beams]
 
-    return for_all(recogniser, corpus, batch_size, device, decode_batch)
+    return for_all(recogniser, corpus, options.beam_size if options.mode == "beam" else 1, device, decode_batch)

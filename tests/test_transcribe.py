@@ -6,7 +6,7 @@ import torch
 import decoding.transcribe
 from dataset import load_corpus
 from decoding.recogniser import Recogniser
-from decoding.transcribe import DecodingOptions, transcribe
+from decoding.transcribe import DecodingOptions, fill_batches, transcribe
 from utils.corpus import find_partition
 from utils.errors import UserError
 
@@ -38,9 +38,9 @@ def with_room_for(rows, monkeypatch, error):
 )
 def test_a_batch_without_room_is_halved_and_gives_the_same(make_las, corpus, monkeypatch, error):
     recogniser = Recogniser([make_las(scale=2.0)], ctc_weight=0.3)
-    expected = transcribe(recogniser, corpus, OPTIONS, 12, CPU)
+    expected = transcribe(recogniser, corpus, OPTIONS, CPU)
     asked = with_room_for(3, monkeypatch, error)
-    assert transcribe(recogniser, corpus, OPTIONS, 12, CPU) == expected
+    assert transcribe(recogniser, corpus, OPTIONS, CPU) == expected
     assert asked == [12, 6, 3, 3, 6, 3, 3]
     assert len(set(expected)) > 3
 
@@ -48,10 +48,16 @@ def test_a_batch_without_room_is_halved_and_gives_the_same(make_las, corpus, mon
 def test_one_utterance_without_room_is_named(make_las, corpus, monkeypatch):
     with_room_for(0, monkeypatch, torch.OutOfMemoryError("CUDA"))
     with pytest.raises(UserError, match=r"dev-0\d\d\.npy: no memory to decode its \d+ frames; .*decoding\.beam_size"):
-        transcribe(Recogniser([make_las()]), corpus, OPTIONS, 12, CPU)
+        transcribe(Recogniser([make_las()]), corpus, OPTIONS, CPU)
 
 
 def test_other_errors_are_not_swallowed(make_las, corpus, monkeypatch):
     with_room_for(0, monkeypatch, RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
-        transcribe(Recogniser([make_las()]), corpus, OPTIONS, 12, CPU)
+        transcribe(Recogniser([make_las()]), corpus, OPTIONS, CPU)
+
+
+def test_batches_fill_the_room_there_is_and_hold_like_lengths():
+    lengths = [30, 100, 20, 90, 95, 10, 500]
+    batches = [[item.index for item in batch] for batch in fill_batches(lengths, 300)]
+    assert batches == [[6], [1, 4, 3], [0, 2, 5]]  # one that alone is too long is tried alone

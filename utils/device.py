@@ -12,6 +12,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def memory_to_spare(device: torch.device) -> int:
+    """Bytes that one batch may take: half of what a GPU has free; on a CPU a quarter of a GB."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2**28
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether this is what torch raises where a GPU, or the machine, has no memory left."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
