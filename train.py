@@ -231,6 +231,7 @@ class Trainer:
         distances = [row["dev_distance"] for row in self.history]
         seconds = self._seconds
         aligned = [row["dev_monotonicity"] for row in self.history]
+        guide = 0.0 if any(value >= ALIGNED for value in aligned) else training.guided_attention
         forcing = teacher_forcing_rate(epoch, **training.teacher_forcing.model_dump(), monotonicities=aligned)
         self.model.train()
         self.sampler.epoch = epoch
@@ -260,7 +261,7 @@ class Trainer:
                 group["lr"] = rate
             # All randomness of a step is a function of the seed and the step: a resumed run draws the same.
             torch.manual_seed(training.seed * 1_000_003 + step)
-            loss, norm = self._train_step(batch, forcing, spell=epoch > training.ctc_epochs)
+            loss, norm = self._train_step(batch, forcing, guide, spell=epoch > training.ctc_epochs)
             if torch.isfinite(norm):
                 self.optimizer.step()
                 self.average.update_parameters(self.model)
@@ -297,7 +298,7 @@ class Trainer:
             "data_wait": waiting / elapsed,
         }
 
-    def _train_step(self, batch: Batch, forcing: float, spell: bool):
+    def _train_step(self, batch: Batch, forcing: float, guide: float, spell: bool):
         """Forward and backward, gradients clipped; returns the losses and the gradient norm before clipping."""
         training = self.config.training
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -311,9 +312,9 @@ class Trainer:
             logits, listened, batch.tokens, batch.token_lengths, training.ctc_weight, training.label_smoothing
         )
         total = loss.total
-        if spell and training.guided_attention:
+        if spell and guide:
             steps = listened.memory.mask.sum((1, 2, 3))
-            total = total + training.guided_attention * off_diagonal(attention, batch.token_lengths - 1, steps)
+            total = total + guide * off_diagonal(attention, batch.token_lengths - 1, steps)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
