@@ -133,6 +133,7 @@ class Training(Section):
     start_from: Text | None
     max_minutes: Annotated[float, Field(gt=0)] | None
     batch_size: Positive
+    accumulate: Positive
     seed: Count
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bf16"]

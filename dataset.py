@@ -259,6 +259,11 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
 
+    @property
+    def characters(self) -> Tensor:
+        """How many there are to predict, `<eos>` counted: `()`."""
+        return self.token_lengths.sum() - len(self.token_lengths)
+
     def rows(self, rows: slice) -> "Batch":
         """Some of its utterances, without the padding that only the others needed."""
         _, features, lengths, tokens, token_lengths = some = Batch(*(tensor[rows] for tensor in self))

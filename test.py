@@ -3,15 +3,18 @@
 python test.py                                   # data.test with runs/NAME/best.pt -> submission.csv
 python test.py --split dev-clean                 # any partition with transcripts: its distance
 python test.py --checkpoint a.pt b.pt            # several models as one ensemble
+torchrun --nproc_per_node=8 test.py              # on eight GPUs
 """
 
+import argparse
 import time
 from pathlib import Path
 
 import Levenshtein
 import pandas as pd
+import torch
 
-from config import TUNED, command_parser, parse_decoding_arguments
+from config import TUNED, Config, command_parser, parse_decoding_arguments
 from dataset import FeatureFormat, load_corpus
 from decoding.language_model import load_language_model
 from decoding.recogniser import Recogniser
@@ -19,9 +22,10 @@ from decoding.transcribe import DecodingOptions, transcribe
 from utils.checkpoint import load_models
 from utils.corpus import find_partition
 from utils.device import choose_device
+from utils.distributed import Team, assemble
 from utils.errors import UserError, run_command
 from utils.files import replacing
-from utils.logs import make_logger
+from utils.logs import make_logger, silence
 from utils.metrics import score
 
 
@@ -35,37 +39,37 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
         raise UserError(f"{path}: cannot be written ({error})") from None
 
 
-def main() -> None:
-    parser = command_parser(__doc__)
-    parser.add_argument("--split", metavar="NAME", help="partition to decode (default: data.test, for the submission)")
-    args, config, paths = parse_decoding_arguments(parser)
-    folder, say, weights = config.run.path, make_logger().info, config.decoding
+def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: torch.device, team: Team) -> None:
+    """What this process's share of the work is; the leader writes the results."""
+    folder, say, weights = config.run.path, make_logger().info if team.leads else silence, config.decoding
     options = DecodingOptions(weights.mode, weights.beam_size, weights.rank, weights.length_reward)
     if (folder / TUNED).exists():
         say(f"decoding weights: {folder / TUNED}")
 
-    device = choose_device(config.training.device)
     models, features = load_models(paths, say)
     feature_format = FeatureFormat(**features)
     split = args.split or config.data.test
     partition = find_partition(config.data.root, split)
-    corpus = load_corpus(
-        [partition],
-        feature_format.normalize,
-        feature_format=feature_format,
-        skip_bad=config.data.skip_bad,
-        cache=config.data.cache,
-        cache_folder=config.run.packs,
-        half=config.data.half_precision,
-        report=folder / f"findings-{split}.txt",
-        say=say,
-    )
+    with team.leader_first():
+        corpus = load_corpus(
+            [partition],
+            feature_format.normalize,
+            feature_format=feature_format,
+            skip_bad=config.data.skip_bad,
+            cache=config.data.cache,
+            cache_folder=config.run.packs,
+            half=config.data.half_precision,
+            report=folder / f"findings-{split}.txt" if team.leads else None,
+            say=say,
+        )
     start = time.perf_counter()
     language_model = load_language_model(folder / "lm.pt").to(device) if weights.lm_weight else None
     models = [model.to(device) for model in models]
     recogniser = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight)
-    texts = transcribe(recogniser, corpus, options, device)
+    texts = transcribe(recogniser, corpus, options, device, team)
     seconds = time.perf_counter() - start
+    if not team.leads:
+        return
 
     if args.split is None:
         by_path = dict(zip(corpus.paths, texts, strict=True))
@@ -85,6 +89,15 @@ def main() -> None:
         result = score(corpus.texts, texts)
         summary = f"distance {result.distance:.3f}, CER {result.cer:.2%}, WER {result.wer:.2%}, ".replace("%", " %")
     say(f"{split}: {len(corpus)} utterances, {summary}{seconds:.1f} s ({options})")
+
+
+def main() -> None:
+    parser = command_parser(__doc__)
+    parser.add_argument("--split", metavar="NAME", help="partition to decode (default: data.test, for the submission)")
+    args, config, paths = parse_decoding_arguments(parser)
+    device = choose_device(config.training.device)
+    with assemble(device) as team:
+        decode(args, config, paths, device, team)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,18 @@
 python train.py                                          # config.yaml
 python train.py --config configs/demo.yaml               # another file's values over config.yaml's
 python train.py run.name=small training.epochs=20        # single keys over both
+torchrun --nproc_per_node=8 train.py                     # on eight GPUs; training.batch_size is what they share
 """
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from config import Config, command_parser, flatten, load_config, to_yaml
@@ -23,11 +27,12 @@ from utils.buckets import BucketSampler
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.corpus import find_partition
 from utils.device import choose_device, choose_precision
+from utils.distributed import Team, assemble
 from utils.environment import environment
 from utils.errors import UserError, run_command
 from utils.evaluation import evaluate, utterances_to_show
 from utils.files import replacing
-from utils.logs import make_logger
+from utils.logs import make_logger, silence
 from utils.schedules import ALIGNED, learning_rate, progress, teacher_forcing_rate, time_is_up
 from utils.tracking import Tracker
 from utils.visualization import draw_epoch
@@ -47,11 +52,10 @@ FREE_TO_CHANGE += ("training.epochs", "training.max_minutes", "training.device",
 class Trainer:
     """One run: what it trains, on what, and where it stands."""
 
-    def __init__(self, config: Config, say: Callable[[str], None]):
-        self.config, self.say = config, say
+    def __init__(self, config: Config, say: Callable[[str], None], device: torch.device, team: Team):
+        self.config, self.say, self.device, self.team = config, say, device, team
         self.folder = config.run.path
         self.settings = {**config.model.model_dump(), "ctc": config.training.ctc_weight > 0}
-        self.device = choose_device(config.training.device)
         self.precision = choose_precision(config.training.precision, self.device)
         last = self.folder / "last.pt"
         resumed = load_checkpoint(last) if last.exists() else None
@@ -60,7 +64,8 @@ class Trainer:
 
         with torch.device("meta"):
             listener = Listener(feature_dim=1, **self.settings["listener"])
-        self.train_corpus, self.dev_corpus = self._load_corpora(listener)
+        with team.leader_first():
+            self.train_corpus, self.dev_corpus = self._load_corpora(listener)
 
         torch.manual_seed(config.training.seed)
         if resumed and resumed["features"] != vars(self.train_corpus.format):
@@ -75,10 +80,16 @@ class Trainer:
         augment = config.augment.model_dump()
         seed = config.training.seed
         speed = augment.pop("speed")
-        self.sampler = BucketSampler(self.train_corpus.lengths, config.training.batch_size, seed, speed)
+        batch_size = config.training.batch_size
+        if team.size > 1 and batch_size < 2 * team.size:
+            raise UserError(
+                f"training.batch_size: found {batch_size}, expected at least {2 * team.size}, since {team.size} "
+                "processes share it"
+            )
+        self.sampler = BucketSampler(self.train_corpus.lengths, batch_size, seed, speed, *team)
         dataset = FeatureDataset(self.train_corpus, Augmentation(seed, is_cepstral(self.train_corpus), **augment))
         self.train_loader = make_loader(dataset, self.sampler, config.data.workers, self.device)
-        dev_sampler = BucketSampler(self.dev_corpus.lengths, config.training.batch_size)
+        dev_sampler = BucketSampler(self.dev_corpus.lengths, batch_size, None, 0.0, *team)
         self.dev_loader = make_loader(FeatureDataset(self.dev_corpus), dev_sampler, 0, self.device)
         self.shown = utterances_to_show(self.dev_corpus)
 
@@ -91,11 +102,16 @@ class Trainer:
             self.model.load_state_dict(resumed["weights"])
             self.optimizer.load_state_dict(resumed["optimizer"])
             self.history, self.run_id = resumed["history"], resumed["wandb_run_id"]
+        self.parallel = self.model
+        if team.size > 1:
+            # Where the Speller is not trained at first, its gradients are not waited for.
+            self.parallel = DistributedDataParallel(self.model, find_unused_parameters=config.training.ctc_epochs > 0)
 
         steps, ctc_steps = (count / 1000 for count in listener.steps(1000))
         per_character = self.train_corpus.frames_per_character
+        where = f"{team.size} x {self.device.type}" if team.size > 1 else self.device.type
         say(
-            f"model: {self.model.parameter_count:,} parameters, on {self.device}, "
+            f"model: {self.model.parameter_count:,} parameters, on {where}, "
             f"{self.precision}; time reduction {listener.time_reduction}x, data has {per_character:.1f} frames a "
             f"character: {per_character * steps:.2f} steps a character for attention"
             + (f", {per_character * ctc_steps:.2f} for CTC" if self.settings["ctc"] else "")
@@ -136,7 +152,7 @@ class Trainer:
             cache_folder=self.config.run.packs,
             half=data.half_precision,
             skip_bad=data.skip_bad,
-            report=self.folder / f"findings-{role}.txt",
+            report=self.folder / f"findings-{role}.txt" if self.team.leads else None,
             say=self.say,
         )
 
@@ -184,7 +200,7 @@ class Trainer:
         if done:
             self.say(f"resuming {self.folder} after epoch {done}")
         tracker = Tracker(
-            config.wandb.mode,
+            config.wandb.mode if self.team.leads else "disabled",
             config.wandb.project,
             config.run.name,
             self.folder,
@@ -198,11 +214,16 @@ class Trainer:
             train = self._train_epoch(epoch)
             model = self.average.module
             spell = epoch > config.training.ctc_epochs
-            dev, maps, predictions = evaluate(model, self.dev_loader, self.shown, self.device, self.precision, spell)
-            row = {"epoch": epoch, **train, **dev, "seconds": time.perf_counter() - start}
+            dev, maps, predictions = evaluate(
+                model, self.dev_loader, self.shown, self.device, self.precision, spell, self.team
+            )
+            # Times differ between processes, and the schedule may follow them: the leader's count.
+            row = self.team.gather({"epoch": epoch, **train, **dev, "seconds": time.perf_counter() - start})[0]
             self.history.append(row)
             best = min(self.history, key=self._badness)  # the first of equals
             is_best = best is row
+            if not self.team.leads:
+                continue
             picture = draw_epoch(self.folder / "attention", epoch, maps, row, is_best)
             self._save(is_best)
             summary = {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]}
@@ -237,10 +258,12 @@ class Trainer:
         self.sampler.epoch = epoch
         steps = len(self.train_loader)
         totals = torch.zeros(4, dtype=torch.float64, device=device)  # loss, attention, ctc, gradient norm
-        characters = utterances = bad = 0
+        characters = torch.zeros((), dtype=torch.long, device=device)
+        utterances = bad = 0
         waiting, start = 0.0, time.perf_counter()
         batches = iter(self.train_loader)
-        bar = tqdm(range(steps), f"epoch {epoch}/{training.epochs}", unit="batch", leave=False, disable=None)
+        title, hidden = f"epoch {epoch}/{training.epochs}", None if self.team.leads else True
+        bar = tqdm(range(steps), title, unit="batch", leave=False, disable=hidden)
         for index in bar:
             asked = time.perf_counter()
             batch: Batch = next(batches).to(device)
@@ -259,9 +282,10 @@ class Trainer:
             )
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            # All randomness of a step is a function of the seed and the step: a resumed run draws the same.
-            torch.manual_seed(training.seed * 1_000_003 + step)
-            loss, norm = self._train_step(batch, forcing, guide, spell=epoch > training.ctc_epochs)
+            # All randomness of a step is a function of the seed, the step and the rank: a resumed run draws the same.
+            torch.manual_seed((training.seed * 1_000_003 + step) * self.team.size + self.team.rank)
+            count = self.team.total(batch.characters)
+            losses, norm = self._train_step(batch, count, forcing, guide, spell=epoch > training.ctc_epochs)
             if torch.isfinite(norm):
                 self.optimizer.step()
                 self.average.update_parameters(self.model)
@@ -276,49 +300,59 @@ class Trainer:
                         "A lower training.learning_rate or training.clip_norm usually helps"
                     )
                 continue
-            count = int(batch.token_lengths.sum()) - len(batch.token_lengths)
-            totals += torch.stack([*(value.detach() * count for value in loss), norm * count])
+            totals += torch.cat([losses, norm.unsqueeze(0) / self.team.size]) * count
             characters += count
             utterances += len(batch.indices)
             if index % 10 == 0 or index == steps - 1:
                 elapsed = time.perf_counter() - start
                 bar.set_postfix_str(
-                    f"loss {float(totals[0]) / characters:.3f}, distance {(distances or [float('nan')])[-1]:.2f}, "
+                    f"loss {float(totals[0] * self.team.size / characters):.3f}, "
+                    f"distance {(distances or [float('nan')])[-1]:.2f}, "
                     f"lr {rate:.1e}, tf {forcing:.2f}, |g| {float(norm):.2f}, "
-                    f"{utterances / elapsed:.1f} utt/s, waiting {waiting / elapsed:.0%}"
+                    f"{utterances * self.team.size / elapsed:.1f} utt/s, waiting {waiting / elapsed:.0%}"
                 )
         elapsed = time.perf_counter() - start
-        means = (totals / max(1, characters)).tolist()
+        means = (self.team.total(totals) / characters.clamp(min=1)).tolist()
         names = ("train_loss", "train_attention_loss", "train_ctc_loss", "gradient_norm")
         return {
             **dict(zip(names, means, strict=True)),
             "learning_rate": rate,
             "teacher_forcing_rate": forcing,
-            "utterances_per_second": utterances / elapsed,
+            "utterances_per_second": len(self.train_corpus) / elapsed,
             "data_wait": waiting / elapsed,
         }
 
-    def _train_step(self, batch: Batch, forcing: float, guide: float, spell: bool):
-        """Forward and backward, gradients clipped; returns the losses and the gradient norm before clipping."""
-        training = self.config.training
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            if spell:
-                logits, attention, listened = self.model(
-                    batch.features, batch.feature_lengths, batch.tokens[:, :-1], forcing
-                )
-            else:
-                logits, listened = None, self.model.listen(batch.features, batch.feature_lengths)
-        loss = las_loss(
-            logits, listened, batch.tokens, batch.token_lengths, training.ctc_weight, training.label_smoothing
-        )
-        total = loss.total
-        if spell and guide:
-            steps = listened.memory.mask.sum((1, 2, 3))
-            total = total + guide * off_diagonal(attention, batch.token_lengths - 1, steps)
+    def _train_step(self, batch: Batch, count: Tensor, forcing: float, guide: float, spell: bool):
+        """Forward and backward, gradients clipped.
+
+        count: characters of the whole batch, of which this process has a share. Returns this share's part of the mean
+        losses (total, attention, CTC) and the gradient norm before clipping.
+        """
+        training, team = self.config.training, self.team
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        losses = torch.zeros(3, device=self.device)
+        size = -(-len(batch.indices) // training.accumulate)
+        starts = range(0, len(batch.indices), size)
+        for first in starts:
+            part = batch.rows(slice(first, first + size)) if len(starts) > 1 else batch
+            together = nullcontext() if team.size == 1 or first == starts[-1] else self.parallel.no_sync()
+            tokens = part.tokens[:, :-1] if spell else None
+            with together:
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    logits, attention, listened = self.parallel(part.features, part.feature_lengths, tokens, forcing)
+                loss = las_loss(
+                    logits, listened, part.tokens, part.token_lengths, training.ctc_weight, training.label_smoothing
+                )
+                total = loss.total
+                if spell and guide:
+                    total = total + guide * off_diagonal(
+                        attention, part.token_lengths - 1, listened.memory.mask.sum((1, 2, 3))
+                    )
+                share = part.characters / count
+                (total * (share * team.size)).backward()  # the processes' gradients are averaged
+            losses += torch.stack([value.detach() for value in loss]) * share
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
-        return loss, norm
+        return losses, norm
 
     # --------------------------------------------------------------------------------------------------------- keeping
 
@@ -360,15 +394,20 @@ class Trainer:
 def main() -> None:
     args = command_parser(__doc__).parse_intermixed_args()
     config = load_config(args.config, args.overrides)
-    folder = config.run.path
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        logger = make_logger(folder / "train.log")
-    except OSError as error:
-        raise UserError(f"run.dir: cannot write into {folder} ({error})") from None
-    trainer = Trainer(config, logger.info)
-    (folder / "config.yaml").write_text(to_yaml(config.model_dump()), encoding="utf-8")
-    trainer.fit()
+    folder, device = config.run.path, choose_device(config.training.device)
+    with assemble(device) as team:
+        say = silence
+        if team.leads:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                say = make_logger(folder / "train.log").info
+            except OSError as error:
+                raise UserError(f"run.dir: cannot write into {folder} ({error})") from None
+        trainer = Trainer(config, say, device, team)
+        if team.leads:
+            with replacing(folder / "config.yaml") as beside:
+                beside.write_text(to_yaml(config.model_dump()), encoding="utf-8")
+        trainer.fit()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from decoding.rank import RANKERS
 from decoding.recogniser import Heard, Recogniser, character_limits
 from utils.buckets import Item
 from utils.device import is_out_of_memory, memory_to_spare
+from utils.distributed import SINGLE, Team
 from utils.errors import UserError
 from utils.vocabulary import decode
 
@@ -53,12 +54,13 @@ def for_all(
     beam_size: int,
     device: torch.device,
     decode_batch: Callable[[tuple[Heard, ...], torch.Tensor], list[T]],
+    team: Team = SINGLE,
 ) -> list[T]:
     """What `decode_batch` makes of every utterance, in the corpus's order, from batches that fill memory.
 
     decode_batch: takes a batch as heard and its limits of characters `(B,)`; gives one result an utterance.
     A batch that memory has no room for is halved: results do not depend on who shares a batch. Raises UserError where
-    even a single utterance finds no room.
+    even a single utterance finds no room. team: processes that share the batches; each returns all results.
     """
 
     def run(batch: Batch) -> list[T]:
@@ -74,18 +76,21 @@ def for_all(
             raise UserError(f"{path}: no memory to decode its {frames} frames; a smaller decoding.beam_size needs less")
         return [result for half in (slice(0, B // 2), slice(B // 2, B)) for result in run(batch.rows(half))]
 
-    results: list[T] = [None] * len(corpus)
-    batches = fill_batches(corpus.lengths, memory_to_spare(device) // (beam_size * BYTES))
+    found: dict[int, T] = {}
+    batches = fill_batches(corpus.lengths, memory_to_spare(device) // (beam_size * BYTES))[team.rank :: team.size]
     loader = make_loader(FeatureDataset(corpus), batches, workers=0, device=device)
-    with tqdm(total=len(corpus), desc="decoding", unit="utt", leave=False, disable=None) as progress, torch.no_grad():
+    total, hidden = sum(map(len, batches)), None if team.leads else True
+    with tqdm(total=total, desc="decoding", unit="utt", leave=False, disable=hidden) as progress, torch.no_grad():
         for batch in loader:
-            for index, result in zip(batch.indices.tolist(), run(batch.to(device)), strict=True):
-                results[index] = result
+            found |= zip(batch.indices.tolist(), run(batch.to(device)), strict=True)
             progress.update(len(batch.indices))
-    return results
+    found = {index: result for share in team.gather(found) for index, result in share.items()}
+    return [found[index] for index in range(len(corpus))]
 
 
-def transcribe(recogniser: Recogniser, corpus: Corpus, options: DecodingOptions, device: torch.device) -> list[str]:
+def transcribe(
+    recogniser: Recogniser, corpus: Corpus, options: DecodingOptions, device: torch.device, team: Team = SINGLE
+) -> list[str]:
     """The text that the ranker chooses for each utterance, in the corpus's order."""
 
     def decode_batch(heard: tuple[Heard, ...], limits: torch.Tensor) -> list[str]:
@@ -94,4 +99,4 @@ def transcribe(recogniser: Recogniser, corpus: Corpus, options: DecodingOptions,
         beams = beam_search(recogniser, heard, limits, options.beam_size, options.length_reward)
         return [RANKERS[options.rank](hypotheses) for hypotheses in beams]
 
-    return for_all(recogniser, corpus, options.beam_size if options.mode == "beam" else 1, device, decode_batch)
+    return for_all(recogniser, corpus, options.beam_size if options.mode == "beam" else 1, device, decode_batch, team)

@@ -67,10 +67,15 @@ class LAS(nn.Module):
         return Listened(memory, ctc, heard.ctc_lengths)
 
     def forward(
-        self, features: Tensor, feature_lengths: Tensor, tokens: Tensor, teacher_forcing_rate: float = 1.0
-    ) -> tuple[Tensor, Tensor, Listened]:
-        """Listens, then spells along `tokens (B, U)`: logits `(B, U, V)`, attention `(B, H, U, S)`, what was heard."""
+        self, features: Tensor, feature_lengths: Tensor, tokens: Tensor | None, teacher_forcing_rate: float = 1.0
+    ) -> tuple[Tensor | None, Tensor | None, Listened]:
+        """Listens, then spells along `tokens (B, U)`: logits `(B, U, V)`, attention `(B, H, U, S)`, what was heard.
+
+        Without tokens it only listens.
+        """
         listened = self.listen(features, feature_lengths)
+        if tokens is None:
+            return None, None, listened
         with _float32(features):
             logits, attention = self.speller(tokens, listened.memory, teacher_forcing_rate)
         return logits, attention, listened

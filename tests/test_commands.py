@@ -139,7 +139,7 @@ def test_a_split_is_scored(trained, toy_root):
 def test_the_submission_to_the_byte(trained, tmp_path):
     """Without --split: data.test, in sorted file order, whatever the batches; several checkpoints as an ensemble."""
     folder, _, arguments = trained
-    result = run("test.py", *arguments, "decoding.batch_size=1", cwd=tmp_path)
+    result = run("test.py", *arguments, cwd=tmp_path)
     alone = (tmp_path / "submission.csv").read_bytes()
     assert result.stdout.strip().splitlines()[-1].startswith("test: 9 utterances, ")
     both = [str(folder / "best.pt"), str(folder / "best.pt")]

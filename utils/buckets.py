@@ -20,18 +20,31 @@ class BucketSampler(Sampler[list[Item]]):
 
     Each epoch, every utterance gets a speed within `1 ± speed` (speed perturbation); utterances are shuffled, sorted
     by the length they will then have within pools of `POOL` batches, cut into batches, and the batches shuffled.
-    No utterance is dropped. Set `epoch` before iterating.
+    No utterance is dropped. Batches of a pool differ in size by one at most, so none is much smaller than the rest.
+    Set `epoch` before iterating. Several processes take turns: each gets its share of every batch.
     """
 
     POOL = 100
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int | None = None, speed: float = 0.0):
-        """seed: None sorts by length, longest first, and changes nothing: for evaluation and decoding."""
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int | None = None,
+        speed: float = 0.0,
+        rank: int = 0,
+        size: int = 1,
+    ):
+        """seed: None sorts by length, longest first, and changes nothing: for evaluation. Then a process gets whole
+        batches, every `size`-th one. `size` is at most half of `batch_size`, else shares would be empty.
+        """
         self.lengths = torch.tensor(lengths, dtype=torch.float)
         self.batch_size, self.seed, self.speed, self.epoch = batch_size, seed, speed, 0
+        self.rank, self.size = rank, size
 
     def __len__(self) -> int:
-        return sum(-(-pool // self.batch_size) for pool in self._pools(len(self.lengths)))
+        batches = sum(-(-pool // self.batch_size) for pool in self._pools(len(self.lengths)))
+        return len(range(self.rank, batches, self.size)) if self.seed is None else batches
 
     def _pools(self, N: int) -> list[int]:
         """Sizes of the pools: all full of whole batches, the last one a little larger or smaller."""
@@ -45,12 +58,16 @@ class BucketSampler(Sampler[list[Item]]):
         N = len(self.lengths)
         if self.seed is None:
             order = self.lengths.argsort(descending=True, stable=True)
-            yield from ([Item(index) for index in batch.tolist()] for batch in order.split(self.batch_size))
+            batches = order.split(self.batch_size)[self.rank :: self.size]
+            yield from ([Item(index) for index in batch.tolist()] for batch in batches)
             return
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         speeds = 1 + self.speed * (2 * torch.rand(N, generator=generator) - 1)
         lengths = self.lengths / speeds
         pools = torch.randperm(N, generator=generator).split(self._pools(N))
-        batches = [b for pool in pools for b in pool[lengths[pool].argsort(stable=True)].split(self.batch_size)]
+        batches = []
+        for pool in pools:
+            batches += pool[lengths[pool].argsort(stable=True)].tensor_split(-(-len(pool) // self.batch_size))
         for position in torch.randperm(len(batches), generator=generator).tolist():
-            yield [Item(index, self.epoch, float(speeds[index])) for index in batches[position].tolist()]
+            share = batches[position][self.rank :: self.size].tolist()
+            yield [Item(index, self.epoch, float(speeds[index])) for index in share]

@@ -1,5 +1,7 @@
 """Which device and which precision a command uses."""
 
+import os
+
 import torch
 
 from utils.errors import UserError
@@ -9,7 +11,11 @@ def choose_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one. Raises UserError for `cuda` where there is none."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("training.device: found cuda, but this machine has no CUDA device; expected auto or cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun numbers the processes of a machine
+    torch.cuda.set_device(device)
+    return device
 
 
 def memory_to_spare(device: torch.device) -> int:

@@ -1,5 +1,7 @@
 """How good a model is on dev: loss, distance, alignment, and the maps and texts that show it."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from Levenshtein import distance
@@ -10,6 +12,7 @@ from dataset import FRAMES_PER_SECOND, Corpus
 from decoding.greedy import ctc_greedy, greedy_search
 from decoding.recogniser import Recogniser, character_limits
 from models.las import LAS, las_loss
+from utils.distributed import SINGLE, Team
 from utils.metrics import monotonicity, score
 from utils.visualization import AttentionMap
 from utils.vocabulary import decode
@@ -24,53 +27,72 @@ def utterances_to_show(corpus: Corpus) -> list[int]:
     return list(dict.fromkeys(picked))
 
 
+class _Utterance(NamedTuple):
+    """What became of one."""
+
+    text: str
+    ctc_text: str | None
+    monotonicity: float
+
+
 @torch.no_grad()
 def evaluate(
-    model: LAS, loader: DataLoader, shown: list[int], device: torch.device, precision: str, spell: bool = True
+    model: LAS,
+    loader: DataLoader,
+    shown: list[int],
+    device: torch.device,
+    precision: str,
+    spell: bool = True,
+    team: Team = SINGLE,
 ) -> tuple[dict[str, float], list[AttentionMap], list[tuple[str, str, str, int]]]:
     """Greedy decoding, and a pass along the true transcripts for loss and attention.
 
     spell: False where the Speller is not trained yet: what counts as recognised is then what the CTC branch reads.
+    team: processes whose loaders together have all utterances; each returns the result for all.
     Returns metrics, the attention maps of the utterances `shown`, and `(id, reference, hypothesis, distance)` of the
     first few utterances.
     """
     corpus: Corpus = loader.dataset.corpus
     recogniser = Recogniser([model])
-    texts, ctc_texts, diagonal = [""] * len(corpus), [""] * len(corpus), []
+    found: dict[int, _Utterance] = {}
     maps: dict[int, AttentionMap] = {}
     loss_sum = characters = 0.0
-    for batch in tqdm(loader, "dev", unit="batch", leave=False, disable=None):
+    for batch in tqdm(loader, "dev", unit="batch", leave=False, disable=None if team.leads else True):
         batch = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits, attention, listened = model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
-        count = int(batch.token_lengths.sum()) - len(batch.token_lengths)
+        count = int(batch.characters)
         loss_sum += float(las_loss(logits, listened, batch.tokens, batch.token_lengths).attention) * count
         characters += count
         limits = character_limits(batch.feature_lengths)
-        heard = [greedy_search(recogniser, (recogniser.prepare(listened),), limits)] if spell else []
+        read = None
         if listened.ctc_log_probs is not None:
-            heard += [ctc_greedy(listened.ctc_log_probs, listened.ctc_lengths)] * (1 if spell else 2)
+            read = ctc_greedy(listened.ctc_log_probs, listened.ctc_lengths)
+        heard = greedy_search(recogniser, (recogniser.prepare(listened),), limits) if spell else read
         steps = listened.memory.mask[:, 0, 0].sum(1).tolist()
         for row, index in enumerate(batch.indices.tolist()):
-            for store, hypotheses in zip((texts, ctc_texts), heard, strict=False):
-                store[index] = decode(hypotheses[row])
             labels = [*corpus.texts[index], "<eos>"]
             weights = attention[row, :, : len(labels), : steps[row]].mean(0).float().cpu()  # heads averaged
-            diagonal.append(monotonicity(weights))
+            ctc_text = None if read is None else decode(read[row])
+            found[index] = _Utterance(decode(heard[row]), ctc_text, monotonicity(weights))
             if index in shown:
                 seconds = corpus.lengths[index] / FRAMES_PER_SECOND
                 maps[index] = AttentionMap(corpus.paths[index].stem, labels, weights.numpy(), seconds)
 
+    shares = team.gather((found, maps, loss_sum, characters))
+    found = {index: utterance for share in shares for index, utterance in share[0].items()}
+    maps = {index: drawn for share in shares for index, drawn in share[1].items()}
+    texts = [found[index].text for index in range(len(corpus))]
     result = score(corpus.texts, texts)
     metrics = {
-        "dev_loss": loss_sum / characters,
+        "dev_loss": sum(share[2] for share in shares) / sum(share[3] for share in shares),
         "dev_distance": result.distance,
         "dev_cer": result.cer,
         "dev_wer": result.wer,
-        "dev_monotonicity": sum(diagonal) / len(diagonal),
+        "dev_monotonicity": sum(found[index].monotonicity for index in range(len(corpus))) / len(corpus),
     }
     if model.ctc is not None:
-        metrics["dev_ctc_distance"] = score(corpus.texts, ctc_texts).distance
+        metrics["dev_ctc_distance"] = score(corpus.texts, [found[i].ctc_text for i in range(len(corpus))]).distance
     listed = [
         (corpus.paths[index].stem, corpus.texts[index], texts[index], distance(corpus.texts[index], texts[index]))
         for index in range(min(PREDICTIONS, len(corpus)))

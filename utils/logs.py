@@ -25,3 +25,7 @@ def make_logger(path: Path | None = None) -> logging.Logger:
         file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(file)
     return logger
+
+
+def silence(line: str) -> None:
+    """What processes other than the first one say."""

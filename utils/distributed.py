@@ -1,0 +1,67 @@
+"""Several processes that work as one; torchrun starts them, one a GPU. Without torchrun there is one process.
+
+torchrun --nproc_per_node=8 train.py ...
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+TIMEOUT = timedelta(minutes=10)  # of waiting for the others: one of them checking a large corpus takes a while
+T = TypeVar("T")
+
+
+class Team(NamedTuple):
+    """rank: which of `size` processes this is. The first one leads: it alone writes files and says something."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: T) -> list[T]:
+        """What each process has, in order of rank, for all of them."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """The others come in when the leader is done: what it leaves on disk is there for them."""
+        if not self.leads:
+            dist.barrier()
+        yield
+        if self.leads and self.size > 1:
+            dist.barrier()
+
+
+SINGLE = Team()
+
+
+@contextmanager
+def assemble(device: torch.device) -> Iterator[Team]:
+    """All processes that torchrun started with this one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield SINGLE
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield Team(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
