@@ -19,8 +19,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def memory_to_spare(device: torch.device) -> int:
-    """Bytes that one batch may take: half of what a GPU has free; on a CPU a quarter of a GB."""
-    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2**28
+    """Bytes that one batch may take: half of what a GPU has free; on a CPU little, since caches are small (RESULTS.md)."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2**26
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
