@@ -19,7 +19,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def memory_to_spare(device: torch.device) -> int:
-    """Bytes that one batch may take: half of what a GPU has free; on a CPU little, since caches are small (RESULTS.md)."""
+    """Bytes that one batch may take: half of what a GPU has free; on a CPU little, for its caches are small."""
     return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2**26
 
 
