@@ -26,7 +26,7 @@ from utils.average import weight_average
 from utils.buckets import BucketSampler
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.corpus import find_partition
-from utils.device import choose_device, choose_precision
+from utils.device import choose_device, choose_precision, is_out_of_memory
 from utils.distributed import Team, assemble
 from utils.environment import environment
 from utils.errors import UserError, run_command
@@ -46,7 +46,15 @@ training.teacher_forcing.start=1.0 without stages until aligned; model.attention
 training.learning_rate; augment.from_epoch after alignment; more speech. Small corpora need more epochs."""
 # A resumed run may differ from what it started as in these sections' keys, and in nothing else.
 FREE_TO_CHANGE = ("run.", "data.root", "data.dev", "data.test", "data.workers", "data.cache", "data.skip_bad")
-FREE_TO_CHANGE += ("training.epochs", "training.max_minutes", "training.device", "decoding.", "wandb.", "test.")
+FREE_TO_CHANGE += (
+    "training.epochs",
+    "training.max_minutes",
+    "training.device",
+    "training.accumulate",
+    "decoding.",
+    "wandb.",
+    "test.",
+)
 
 
 class Trainer:
@@ -285,7 +293,17 @@ class Trainer:
             # All randomness of a step is a function of the seed, the step and the rank: a resumed run draws the same.
             torch.manual_seed((training.seed * 1_000_003 + step) * self.team.size + self.team.rank)
             count = self.team.total(batch.characters)
-            losses, norm = self._train_step(batch, count, forcing, guide, spell=epoch > training.ctc_epochs)
+            try:
+                losses, norm = self._train_step(batch, count, forcing, guide, spell=epoch > training.ctc_epochs)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                B, T, _ = batch.features.shape
+                raise UserError(
+                    f"no memory for a batch of {B} utterances of up to {T} frames: compute it in parts, "
+                    f"training.accumulate={2 * training.accumulate}, or take a smaller training.batch_size "
+                    f"(now {training.batch_size}); last.pt holds the epoch before"
+                ) from None
             if torch.isfinite(norm):
                 self.optimizer.step()
                 self.average.update_parameters(self.model)

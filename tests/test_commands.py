@@ -18,7 +18,10 @@ from matplotlib.image import imread
 
 from config import load_config, parse_yaml
 from tests.conftest import SMALL, make_toy_corpus, speak, write_utterance
+from train import Trainer
 from utils.checkpoint import load_checkpoint
+from utils.distributed import SINGLE
+from utils.errors import UserError
 
 HOME = Path(__file__).parents[1]
 ENVIRONMENT = {"OMP_NUM_THREADS": "2", **os.environ}  # as many threads in every run: sums depend on how they are split
@@ -293,6 +296,21 @@ def test_a_run_that_does_not_align_says_so(toy_root, tmp_path):
     result = run("train.py", *arguments, "training.learning_rate=1e-9")
     assert "not aligned after 8 epochs" in result.stdout
     assert "training.ctc_weight=0.3" in result.stdout
+
+
+def test_no_memory_for_a_batch_names_the_keys_to_turn(toy_root, tmp_path, monkeypatch):
+    config = load_config(overrides=[*SMALL, f"data.root={toy_root}", f"run.dir={tmp_path}", "training.accumulate=2"])
+    trainer = Trainer(config, lambda line: None, torch.device("cpu"), SINGLE)
+
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer, "_train_step", fail)
+    message = (
+        r"no memory for a batch of 8 utterances of up to \d+ frames: .*training\.accumulate=4.*training\.batch_size"
+    )
+    with pytest.raises(UserError, match=message):
+        trainer.fit()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_a_message(toy_root, tmp_path):
