@@ -4,6 +4,7 @@ Both kinds are pure functions of their inputs. `project` prepares a memory once;
 queries an utterance: one a step in training, one a hypothesis in beam search, without copying the memory.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.blstm import length_mask
+from models.products import product
 
 
 class Memory(NamedTuple):
@@ -43,20 +45,23 @@ class DotAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.heads, self.dim // self.heads)).transpose(1, 2)
 
-    def energies(self, query: Tensor, keys: Tensor, past: Tensor | None) -> Tensor:
+    def energies(self, query: Tensor, keys: Tensor, past: Tensor | None, product: Callable) -> Tensor:
         """`query (B, H, Q, A)`, `keys (B, H, S, A)`, `past (B, 2, H, Q, S)` to `(B, H, Q, S)`."""
-        return query @ keys.transpose(2, 3) / query.size(3) ** 0.5
+        return product("keys", query, keys.transpose(2, 3)) / query.size(3) ** 0.5
 
-    def forward(self, query: Tensor, memory: Memory, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, query: Tensor, memory: Memory, past: Tensor | None = None, product: Callable = product
+    ) -> tuple[Tensor, Tensor]:
         """One look at the memory.
 
         query: `(B, Q, query_dim)`.   past: `(B, 2, H, Q, S)`, the weights of the step before and the sum of all, for an
-        attention that `sees_past`.
+        attention that `sees_past`.   product: in a loop, one `LoopProducts` for all its steps.
         Returns the context `(B, Q, dim)` and the weights `(B, H, Q, S)`: float32, 0 on padding, of sum 1.
         """
-        energies = self.energies(self._split(self.query(query)), memory.keys, past).float()
+        queries = self._split(product("query", query, self.query.weight.T) + self.query.bias)
+        energies = self.energies(queries, memory.keys, past, product).float()
         weights = energies.masked_fill(~memory.mask, float("-inf")).softmax(dim=3)
-        context = weights.to(memory.values.dtype) @ memory.values
+        context = product("values", weights.to(memory.values.dtype), memory.values)
         return context.transpose(1, 2).flatten(2), weights
 
 
@@ -77,7 +82,7 @@ class LocationAttention(DotAttention):
         self.location_key = nn.Linear(self.CHANNELS, size, bias=False)
         self.energy = nn.Parameter(torch.randn(heads, size) / size**0.5)
 
-    def energies(self, query: Tensor, keys: Tensor, past: Tensor) -> Tensor:
+    def energies(self, query: Tensor, keys: Tensor, past: Tensor, product: Callable) -> Tensor:
         # Kept for the backward pass, the (B, H, Q, S, A) intermediates of every step would fill a GPU of 16 GB.
         if query.is_cuda and torch.is_grad_enabled():
             return checkpoint(self._energies, query, keys, past, use_reentrant=False, preserve_rng_state=False)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.attention import Memory
+from models.products import LoopProducts, product
 
 State = tuple[Tensor, ...]  # tensors whose first dimension is the row, so that a beam re-orders them with one index
 
@@ -66,8 +67,8 @@ class InputFeedingSpeller(Speller):
 
         s_i = RNN(s_{i-1}, y_{i-1}, c_{i-1});   c_i = Attention(s_i, memory);   P(y_i) = Distribution(s_i, c_i)
 
-    State: h and c of every cell `(N, hidden)`, context `(N, dim)`, attention weights and their sum so far
-    `(N, 2, H, S)`.
+    State: h and c of every cell `(N, hidden)`, context `(N, dim)`, and, for an attention that sees its past, weights
+    and their sum so far `(N, 2, H, S)`.
     """
 
     def __init__(
@@ -82,63 +83,64 @@ class InputFeedingSpeller(Speller):
         B, H, S, _ = memory.keys.shape
         N = B * rows
         zeros = memory.keys.new_zeros(N, self.hidden)
+        state = (*([zeros] * (2 * len(self.cells))), memory.keys.new_zeros(N, self.attention.dim))
+        if not self.attention.sees_past:
+            return state
         attention = torch.zeros(N, 2, H, S, device=memory.keys.device)
         attention[:, 0, :, 0] = 1.0
-        context = memory.keys.new_zeros(N, self.attention.dim)
-        return (*([zeros] * (2 * len(self.cells))), context, attention)
+        return (*state, attention)
 
     def step(self, token: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
         masks = self._dropout_masks(token, len(self.cells))
-        read, feed = self._input_products(masks)
-        state, spoken = self._recur(read(self.embedding(token)), state, memory, feed, masks)
-        return self._distribution(spoken), state, state[-1][:, 0]
+        read = self._read(self.embedding(token), masks)
+        state, spoken, weights = self._recur(read, state, memory, masks, product)
+        return self._distribution(spoken), state, weights
 
     def forward(self, tokens: Tensor, memory: Memory, teacher_forcing_rate: float = 1.0) -> tuple[Tensor, Tensor]:
         masks = self._dropout_masks(tokens, len(self.cells))
         sample = _coins(tokens, teacher_forcing_rate)
-        read, feed = self._input_products(masks)
         # unbind, since the gradient of indexing would write a whole (N, U, 4 hidden) of zeros at every step
-        read_at = read(self.embedding(tokens)).unbind(1)
+        read_at = self._read(self.embedding(tokens), masks).unbind(1)
 
-        state, spoken, attention = self.initial_state(memory, tokens.size(0) // memory.keys.size(0)), [], []
-        for step, character in enumerate(read_at):
+        state, products = self.initial_state(memory, tokens.size(0) // memory.keys.size(0)), LoopProducts()
+        spoken, attention = [], []
+        for step, read in enumerate(read_at):
             if teacher_forcing_rate < 1 and step:
                 with torch.no_grad():
                     guess = _draw(self._distribution(spoken[-1]))
-                character = torch.where(sample[:, step, None], read(self.embedding(guess)), character)
-            state, output = self._recur(character, state, memory, feed, masks)
+                read = torch.where(sample[:, step, None], self._read(self.embedding(guess), masks), read)
+            state, output, weights = self._recur(read, state, memory, masks, products)
             spoken.append(output)
-            attention.append(state[-1][:, 0])
+            attention.append(weights)
         return self._distribution(torch.stack(spoken, dim=1)), torch.stack(attention, dim=2)
 
-    def _input_products(self, masks: list) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """The first cell's input weights in two: those for characters, as a function of embeddings `(..., embedding)`
-        that can be asked for a whole transcript at once, and those for the context `(4 hidden, dim)`."""
-        first, E = self.cells[0], self.embedding.embedding_dim
-        for_character, for_context = first.weight_ih[:, :E], first.weight_ih[:, E:]
-        bias = first.bias_ih + first.bias_hh
-        return lambda embedded: F.linear(_drop(embedded, masks[0]), for_character, bias), for_context
+    def _read(self, embedded: Tensor, masks: list) -> Tensor:
+        """What characters add to the first cell's gates, for a whole transcript at once: `(..., embedding)` to
+        `(..., 4 hidden)`."""
+        first = self.cells[0]
+        for_characters = first.weight_ih[:, : embedded.size(-1)]
+        return F.linear(_drop(embedded, masks[0]), for_characters, first.bias_ih + first.bias_hh)
 
     def _recur(
-        self, character: Tensor, state: State, memory: Memory, feed: Tensor, masks: list
-    ) -> tuple[State, Tensor]:
-        """All that depends on the step before: cells and attention. `character (N, 4 hidden)`, its input product."""
-        *hidden, context, attention = state
-        B, N = memory.keys.size(0), character.size(0)
-        gates = character + F.linear(context.to(character.dtype), feed) + F.linear(hidden[0], self.cells[0].weight_hh)
-        to_write, to_keep, candidate, to_show = gates.chunk(4, dim=1)
-        c = to_keep.sigmoid() * hidden[1] + to_write.sigmoid() * candidate.tanh()
-        h = to_show.sigmoid() * c.tanh()
-        new, x = [h, c], _drop(h, masks[1])
-        for index, cell in enumerate(self.cells[1:], start=1):
-            h, c = cell(x, (hidden[2 * index], hidden[2 * index + 1]))
+        self, read: Tensor, state: State, memory: Memory, masks: list, product: Callable
+    ) -> tuple[State, Tensor, Tensor]:
+        """All that depends on the step before: cells and attention. `read (N, 4 hidden)`, see `_read`."""
+        hidden, (context, *past) = state[: 2 * len(self.cells)], state[2 * len(self.cells) :]
+        B, N = memory.keys.size(0), read.size(0)
+        new, x = [], context
+        for index, cell in enumerate(self.cells):
+            h, c = hidden[2 * index : 2 * index + 2]
+            weight = cell.weight_ih[:, -x.size(1) :]  # of the first cell, the part for the context
+            gates = read if index == 0 else cell.bias_ih + cell.bias_hh
+            gates = gates + product(f"input {index}", x, weight.T) + product(f"hidden {index}", h, cell.weight_hh.T)
+            h, c = _lstm(gates, c)
             new += [h, c]
             x = _drop(h, masks[index + 1])
-        past = attention.unflatten(0, (B, N // B)).movedim(1, 3)  # (B, 2, H, Q, S)
-        context, weights = self.attention(x.unflatten(0, (B, N // B)), memory, past)
+        seen = past[0].unflatten(0, (B, N // B)).movedim(1, 3) if past else None  # (B, 2, H, Q, S)
+        context, weights = self.attention(x.unflatten(0, (B, N // B)), memory, seen, product)
         context, weights = context.flatten(0, 1), weights.transpose(1, 2).flatten(0, 1)
-        attention = torch.stack([weights, attention[:, 1] + weights], dim=1)
-        return (*new, context, attention), torch.cat([x, context.to(x.dtype)], dim=1)
+        past = [torch.stack([weights, past[0][:, 1] + weights], dim=1)] if past else []
+        return (*new, context, *past), torch.cat([x, context], dim=1), weights
 
 
 class ParallelSpeller(Speller):
@@ -208,6 +210,13 @@ def _run(lstm: nn.LSTM, x: Tensor, state: State) -> tuple[Tensor, State]:
     before = torch.stack(state[::2]), torch.stack(state[1::2])
     x, (h, c) = lstm(x, before)
     return x, tuple(tensor for layer in zip(h, c, strict=True) for tensor in layer)
+
+
+def _lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """h and c `(N, hidden)` from the gates `(N, 4 hidden)`, in the order of `nn.LSTMCell`, and the c before."""
+    to_write, to_keep, candidate, to_show = gates.chunk(4, dim=1)
+    c = to_keep.sigmoid() * c + to_write.sigmoid() * candidate.tanh()
+    return to_show.sigmoid() * c.tanh(), c
 
 
 def _coins(tokens: Tensor, teacher_forcing_rate: float) -> Tensor:

@@ -98,3 +98,48 @@ def test_dropout_masks_are_locked_over_steps(make_las, speech):
     masks = model.speller._dropout_masks(TOKENS, layers=1)
     assert [mask.shape for mask in masks] == [(3, 32), (3, 64)]
     assert {0.0, 2.0} == set(masks[0].unique().tolist())
+
+
+@pytest.mark.parametrize("kind", ["dot", "location"])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("rate", [1.0, 0.5])
+def test_gradients_taken_after_the_loop_are_those_taken_step_by_step(make_las, speech, kind, layers, rate):
+    """The whole sequence against single steps, each of which autograd differentiates by itself."""
+    speller = make_las(attention={"kind": kind, "heads": 2}, speller={"layers": layers}).speller
+    memory = make_las(attention={"kind": kind, "heads": 2}).listen(*speech).memory
+    read, embed = [], speller.embedding.forward
+
+    def gradients(spell):
+        keys, values = memory.keys.detach().requires_grad_(), memory.values.detach().requires_grad_()
+        speller.zero_grad()
+        torch.manual_seed(0)
+        loss = (spell(memory._replace(keys=keys, values=values)) * torch.linspace(-1, 1, 31)).tanh().sum()
+        loss.backward()
+        named = {name: weight.grad for name, weight in speller.named_parameters() if weight.grad is not None}
+        return {"keys": keys.grad, "values": values.grad, **named}
+
+    def stepwise(memory):
+        state, logits = speller.initial_state(memory), []
+        for token in read:
+            output, state, _ = speller.step(token, state, memory)
+            logits.append(output)
+        return torch.stack(logits, dim=1)
+
+    def at_once(memory):
+        speller.embedding.forward = lambda tokens: read.append(tokens) or embed(tokens)
+        logits, _ = speller(TOKENS, memory, rate)
+        speller.embedding.forward = embed
+        if rate == 1:
+            read[:] = TOKENS.unbind(1)
+        else:  # the transcript first, then what was drawn for each step, wherever the coin says so
+            torch.manual_seed(0)
+            sample = torch.rand(TOKENS.shape) >= rate
+            drawn = [TOKENS[:, 0], *read[1:]]
+            read[:] = [TOKENS[:, 0]] + [torch.where(sample[:, u], drawn[u], TOKENS[:, u]) for u in range(1, 5)]
+        return logits
+
+    found = gradients(at_once)
+    expected = gradients(stepwise)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+    assert len(expected) > 8
