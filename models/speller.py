@@ -147,10 +147,9 @@ class ParallelSpeller(Speller):
     """A Speller without a loop in training: its first LSTM reads characters only, the context joins after it.
 
         s_i = RNN(s_{i-1}, y_{i-1});   c_i = Attention(s_i, memory);   r_i = RNN'(r_{i-1}, s_i, c_i)
-        d_i = Attention(W r_i, memory);   P(y_i) = Distribution(r_i, d_i)
+        P(y_i) = Distribution(r_i, c_i)
 
-    Nothing waits for the step before, so a whole transcript is one call a layer. The second look knows, through r, what
-    all first looks have seen. With one layer there is one look: `P(y_i) = Distribution(s_i, c_i)`. Sampled characters
+    Nothing waits for the attention of the step before, so a whole transcript is one call a layer. Sampled characters
     take two passes: predict along the truth, mix, spell along the mixture (Duckworth et al. 2019).
     State: h and c of every LSTM `(N, hidden)`.
     """
@@ -161,22 +160,20 @@ class ParallelSpeller(Speller):
         super().__init__(vocabulary_size, embedding, hidden, dropout, attention)
         if attention.sees_past:
             raise ValueError("model.speller.input_feeding=false needs an attention that does not see its past weights")
-        self.first = nn.LSTM(embedding, hidden, batch_first=True)
-        self.rest = nn.LSTM(hidden + attention.dim, hidden, layers - 1, batch_first=True) if layers > 1 else None
-        self.second_query = nn.Linear(hidden, hidden) if layers > 1 else None
-        self.layers = layers
+        inputs = [embedding, *([hidden + attention.dim] + [hidden] * (layers - 2) if layers > 1 else [])]
+        self.lstms = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in inputs)
 
     def initial_state(self, memory: Memory, rows: int = 1) -> State:
         """Zeros."""
-        return (memory.keys.new_zeros(memory.keys.size(0) * rows, self.hidden),) * (2 * self.layers)
+        return (memory.keys.new_zeros(memory.keys.size(0) * rows, self.hidden),) * (2 * len(self.lstms))
 
     def step(self, token: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
-        masks = self._dropout_masks(token, 2)
+        masks = self._dropout_masks(token, len(self.lstms))
         logits, weights, state = self._spell(token.unsqueeze(1), state, memory, masks)
         return logits[:, 0], state, weights[:, :, 0]
 
     def forward(self, tokens: Tensor, memory: Memory, teacher_forcing_rate: float = 1.0) -> tuple[Tensor, Tensor]:
-        masks = self._dropout_masks(tokens, 2)
+        masks = self._dropout_masks(tokens, len(self.lstms))
         start = self.initial_state(memory, tokens.size(0) // memory.keys.size(0))
         if teacher_forcing_rate < 1:
             with torch.no_grad():
@@ -187,29 +184,20 @@ class ParallelSpeller(Speller):
 
     def _spell(self, tokens: Tensor, state: State, memory: Memory, masks: list) -> tuple[Tensor, Tensor, State]:
         """`tokens (N, U)` from `state` on: logits `(N, U, V)`, attention weights `(N, H, U, S)`, the state after."""
-        spoken, first = _run(self.first, _drop(self.embedding(tokens), masks[0]), state[:2])
-        spoken = _drop(spoken, masks[1])
-        context, weights = self._look(spoken, memory)
-        if self.rest is None:
-            return self._distribution(torch.cat([spoken, context], dim=2)), weights, first
-        spoken, rest = _run(self.rest, torch.cat([spoken, context], dim=2), state[2:])
-        spoken = _drop(spoken, masks[2])
-        context, again = self._look(self.second_query(spoken), memory)
-        return self._distribution(torch.cat([spoken, context], dim=2)), (weights + again) / 2, (*first, *rest)
-
-    def _look(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        """`query (N, U, hidden)`: context `(N, U, dim)`, weights `(N, H, U, S)`."""
-        N, U, _ = query.shape
-        rows = N // memory.keys.size(0)
-        context, weights = self.attention(query.reshape(-1, rows * U, query.size(2)), memory)
-        return context.reshape(N, U, -1), weights.unflatten(2, (rows, U)).transpose(1, 2).flatten(0, 1)
-
-
-def _run(lstm: nn.LSTM, x: Tensor, state: State) -> tuple[Tensor, State]:
-    """`x (N, U, C)` through the layers of `lstm` from `state` on, h and c of each layer."""
-    before = torch.stack(state[::2]), torch.stack(state[1::2])
-    x, (h, c) = lstm(x, before)
-    return x, tuple(tensor for layer in zip(h, c, strict=True) for tensor in layer)
+        B, (N, U) = memory.keys.size(0), tokens.shape
+        x, context, new = _drop(self.embedding(tokens), masks[0]), None, []
+        for index, lstm in enumerate(self.lstms):
+            before = tuple(tensor.unsqueeze(0) for tensor in state[2 * index : 2 * index + 2])
+            x, after = lstm(x, before)
+            new += [tensor.squeeze(0) for tensor in after]
+            x = _drop(x, masks[index + 1])
+            if context is None:
+                context, weights = self.attention(x.reshape(B, N // B * U, -1), memory)
+                context, weights = context.view(N, U, -1), weights.unflatten(2, (N // B, U))
+                if index + 1 < len(self.lstms):
+                    x = torch.cat([x, context], dim=2)
+        weights = weights.transpose(1, 2).flatten(0, 1)
+        return self._distribution(torch.cat([x, context], dim=2)), weights, tuple(new)
 
 
 def _lstm(gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
