@@ -48,8 +48,8 @@ class LockedDropout(nn.Module):
         """`(B, T, C)` to the same shape."""
         if not self.training or self.rate == 0:
             return x
-        keep = torch.empty(x.size(0), 1, x.size(2), dtype=x.dtype, device=x.device).bernoulli_(1 - self.rate)
-        return x * keep / (1 - self.rate)
+        keep = torch.empty(x.size(0), 1, x.size(2), device=x.device).bernoulli_(1 - self.rate)
+        return x * (keep / (1 - self.rate)).to(x.dtype)
 
 
 class BLSTM(nn.Module):
