@@ -134,6 +134,7 @@ class Training(Section):
     max_minutes: Annotated[float, Field(gt=0)] | None
     batch_size: Positive
     accumulate: Positive
+    checkpoint_minutes: Annotated[float, Field(gt=0)]
     seed: Count
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bf16"]

@@ -6,6 +6,7 @@ python train.py run.name=small training.epochs=20        # single keys over both
 torchrun --nproc_per_node=8 train.py                     # on eight GPUs; training.batch_size is what they share
 """
 
+import signal
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -24,7 +25,7 @@ from models.listener import Listener
 from utils.augment import Augmentation
 from utils.average import weight_average
 from utils.buckets import BucketSampler
-from utils.checkpoint import load_checkpoint, save_checkpoint
+from utils.checkpoint import save_checkpoint
 from utils.corpus import find_partition
 from utils.device import choose_device, choose_precision, is_out_of_memory
 from utils.distributed import Team, assemble
@@ -33,7 +34,9 @@ from utils.errors import UserError, run_command
 from utils.evaluation import evaluate, utterances_to_show
 from utils.files import replacing
 from utils.logs import make_logger, silence
+from utils.resume import check_same_run, load_last, start_from
 from utils.schedules import ALIGNED, learning_rate, progress, teacher_forcing_rate, time_is_up
+from utils.stopping import Stopped, StopRequest
 from utils.tracking import Tracker
 from utils.visualization import draw_epoch
 from utils.vocabulary import VOCABULARY
@@ -44,10 +47,6 @@ ADVICE = """not aligned after {epoch} epochs: attention does not move along the 
 What usually helps, in this order: training.ctc_weight=0.3 with at most 4x time reduction (two strides of 2);
 training.teacher_forcing.start=1.0 without stages until aligned; model.attention.kind=location; a lower or higher
 training.learning_rate; augment.from_epoch after alignment; more speech. Small corpora need more epochs."""
-# A resumed run may differ from what it started as in these sections' keys, and in nothing else.
-FREE_TO_CHANGE = ("run.", "data.root", "data.dev", "data.test", "data.workers", "data.cache", "data.skip_bad")
-FREE_TO_CHANGE += ("training.epochs", "training.max_minutes", "training.device", "training.accumulate")
-FREE_TO_CHANGE += ("decoding.", "wandb.", "test.")
 
 
 class Trainer:
@@ -58,10 +57,9 @@ class Trainer:
         self.folder = config.run.path
         self.settings = {**config.model.model_dump(), "ctc": config.training.ctc_weight > 0}
         self.precision = choose_precision(config.training.precision, self.device)
-        last = self.folder / "last.pt"
-        resumed = load_checkpoint(last) if last.exists() else None
+        resumed = load_last(self.folder, say)
         if resumed:
-            self._check_same_run(resumed["config"])
+            check_same_run(self.folder, flatten(resumed["config"]), flatten(config.model_dump()), say)
 
         with torch.device("meta"):
             listener = Listener(feature_dim=1, **self.settings["listener"])
@@ -71,10 +69,10 @@ class Trainer:
         torch.manual_seed(config.training.seed)
         if resumed and resumed["features"] != vars(self.train_corpus.format):
             found, expected = vars(self.train_corpus.format), resumed["features"]
-            raise UserError(f"data.root: found features {found}, but {last} was trained on {expected}")
+            raise UserError(f"data.root: found features {found}, but {self.folder} was trained on {expected}")
         self.model = LAS(self.train_corpus.format.dim, len(VOCABULARY), **self.settings).to(self.device)
         if not resumed and config.training.start_from:
-            self._start_from(config.training.start_from)
+            start_from(config.training.start_from, self.model, say)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), weight_decay=config.training.weight_decay, fused=True
         )
@@ -96,6 +94,7 @@ class Trainer:
 
         self.average = weight_average(self.model, config.training.average_epochs * len(self.train_loader))
         self.history: list[dict] = []
+        self.partial: dict | None = None  # of an epoch that was left in the middle: where, and its sums until there
         self.run_id = None
         if resumed:
             self.average.module.load_state_dict(resumed["model"])
@@ -103,6 +102,7 @@ class Trainer:
             self.model.load_state_dict(resumed["weights"])
             self.optimizer.load_state_dict(resumed["optimizer"])
             self.history, self.run_id = resumed["history"], resumed["wandb_run_id"]
+            self.partial = resumed.get("partial")
         self.parallel = self.model
         if team.size > 1:
             # Where the Speller is not trained at first, its gradients are not waited for.
@@ -157,38 +157,6 @@ class Trainer:
             say=self.say,
         )
 
-    def _start_from(self, path: str) -> None:
-        """Takes over the Listener, the Speller and the CTC branch of a checkpoint, each where it is the same module."""
-        before = load_checkpoint(path)["model"]
-        taken, new = [], []
-        for name, module in self.model.named_children():
-            weights = {
-                key.removeprefix(f"{name}."): value for key, value in before.items() if key.startswith(f"{name}.")
-            }
-            shapes = {key: value.shape for key, value in module.state_dict().items()}
-            same = shapes == {key: value.shape for key, value in weights.items()}
-            (taken if same else new).append(name)
-            if same:
-                module.load_state_dict(weights)
-        if not taken:
-            raise UserError(
-                f"training.start_from: {path}: found a model of other sizes, expected a part that fits this one"
-            )
-        self.say(f"starting from {path}: {', '.join(taken)}" + (f"; new: {', '.join(new)}" if new else ""))
-
-    def _check_same_run(self, before: dict) -> None:
-        old, new = flatten(before), flatten(self.config.model_dump())
-        changed = [key for key in new if old.get(key) != new[key]]
-        fixed = [key for key in changed if not key.startswith(FREE_TO_CHANGE)]
-        if fixed:
-            lines = "\n".join(f"  {key}: was {old.get(key)!r}, is now {new[key]!r}" for key in fixed)
-            raise UserError(
-                f"{self.folder} was trained with other settings:\n{lines}\n"
-                f"Choose another run.name, or remove {self.folder} to start over."
-            )
-        if changed:
-            self.say("changed since: " + ", ".join(f"{key} {old.get(key)!r} -> {new[key]!r}" for key in changed))
-
     # ------------------------------------------------------------------------------------------------------- training
 
     def fit(self) -> None:
@@ -198,8 +166,10 @@ class Trainer:
         if not self._goes_on():
             self.say(f"{self.folder}: all {done} epochs are done; more of training.epochs or .max_minutes goes on")
             return
-        if done:
-            self.say(f"resuming {self.folder} after epoch {done}")
+        if done or self.partial:
+            batches = f" and {self.partial['batch']} batches" if self.partial else ""
+            self.say(f"resuming {self.folder} after epoch {done}{batches}")
+        self.saved = time.perf_counter()
         tracker = Tracker(
             config.wandb.mode if self.team.leads else "disabled",
             config.wandb.project,
@@ -210,27 +180,31 @@ class Trainer:
             self.say,
         )
         self.run_id = tracker.run_id or self.run_id
-        while self._goes_on():
-            epoch, start = len(self.history) + 1, time.perf_counter()
-            train = self._train_epoch(epoch)
-            model = self.average.module
-            spell = epoch > config.training.ctc_epochs
-            dev, maps, predictions = evaluate(
-                model, self.dev_loader, self.shown, self.device, self.precision, spell, self.team
-            )
-            # Times differ between processes, and the schedule may follow them: the leader's count.
-            row = self.team.gather({"epoch": epoch, **train, **dev, "seconds": time.perf_counter() - start})[0]
-            self.history.append(row)
-            best = min(self.history, key=self._badness)  # the first of equals
-            is_best = best is row
-            if not self.team.leads:
-                continue
-            picture = draw_epoch(self.folder / "attention", epoch, maps, row, is_best)
-            self._save(is_best)
-            summary = {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]}
-            tracker.log(epoch, row, picture, predictions, summary)
-            self._summarise(row, is_best)
-        tracker.finish()
+        try:
+            with StopRequest() as self.stop:
+                while self._goes_on():
+                    epoch = len(self.history) + 1
+                    start = time.perf_counter() - (self.partial or {"seconds": 0})["seconds"]
+                    train = self._train_epoch(epoch)
+                    model = self.average.module
+                    spell = epoch > config.training.ctc_epochs
+                    dev, maps, predictions = evaluate(
+                        model, self.dev_loader, self.shown, self.device, self.precision, spell, self.team
+                    )
+                    # Times differ between processes, and the schedule may follow them: the leader's count.
+                    row = self.team.gather({"epoch": epoch, **train, **dev, "seconds": time.perf_counter() - start})[0]
+                    self.history.append(row)
+                    best = min(self.history, key=self._badness)  # the first of equals
+                    is_best = best is row
+                    if not self.team.leads:
+                        continue
+                    picture = draw_epoch(self.folder / "attention", epoch, maps, row, is_best)
+                    self._save(is_best)
+                    summary = {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]}
+                    tracker.log(epoch, row, picture, predictions, summary)
+                    self._summarise(row, is_best)
+        finally:
+            tracker.finish()
         self.say(
             f"best: epoch {best['epoch']}, dev distance {best['dev_distance']:.2f} (greedy); look at "
             f"{self.folder / 'attention' / 'first-and-best.png'}; next: python test.py, which searches with a beam"
@@ -260,11 +234,26 @@ class Trainer:
         steps = len(self.train_loader)
         totals = torch.zeros(4, dtype=torch.float64, device=device)  # loss, attention, ctc, gradient norm
         characters = torch.zeros((), dtype=torch.long, device=device)
-        utterances = bad = 0
+        utterances = bad = self.sampler.first_batch = 0
         waiting, start = 0.0, time.perf_counter()
+        if self.partial:
+            self.sampler.first_batch = self.partial["batch"]
+            start -= self.partial["seconds"]
+            characters += self.partial["characters"]
+            if self.team.leads:
+                totals += self.partial["totals"].to(device)
+            self.partial = None
         batches = iter(self.train_loader)
         title, hidden = f"epoch {epoch}/{training.epochs}", None if self.team.leads else True
-        bar = tqdm(range(steps), title, unit="batch", leave=False, disable=hidden)
+        bar = tqdm(
+            range(self.sampler.first_batch, steps),
+            title,
+            steps,
+            initial=self.sampler.first_batch,
+            unit="batch",
+            leave=False,
+            disable=hidden,
+        )
         for index in bar:
             asked = time.perf_counter()
             batch: Batch = next(batches).to(device)
@@ -285,7 +274,9 @@ class Trainer:
                 group["lr"] = rate
             # All randomness of a step is a function of the seed, the step and the rank: a resumed run draws the same.
             torch.manual_seed((training.seed * 1_000_003 + step) * self.team.size + self.team.rank)
-            count = self.team.total(batch.characters)
+            due = self.team.leads and time.perf_counter() - self.saved > 60 * training.checkpoint_minutes
+            wishes = batch.characters.new_tensor([self.stop.signum > 0, due])
+            count, stop, save = self.team.total(torch.cat([batch.characters.unsqueeze(0), wishes])).unbind()
             try:
                 losses, norm = self._train_step(batch, count, forcing, guide, spell=epoch > training.ctc_epochs)
             except RuntimeError as error:
@@ -322,6 +313,19 @@ class Trainer:
                     f"lr {rate:.1e}, tf {forcing:.2f}, |g| {float(norm):.2f}, "
                     f"{utterances * self.team.size / elapsed:.1f} utt/s, waiting {waiting / elapsed:.0%}"
                 )
+            if (stop or save) and index + 1 < steps:
+                self.partial = {
+                    "batch": index + 1,
+                    "totals": self.team.total(totals.clone()).cpu(),
+                    "characters": int(characters),
+                    "seconds": time.perf_counter() - start,
+                }
+                if self.team.leads:
+                    self._save(is_best=False)
+                if stop:
+                    where = f"in epoch {epoch} after {index + 1} of {steps} batches"
+                    raise Stopped(self.stop.signum or signal.SIGTERM, f"{where}; the same command goes on from there")
+                self.partial = None
         elapsed = time.perf_counter() - start
         means = (self.team.total(totals) / characters.clamp(min=1)).tolist()
         names = ("train_loss", "train_attention_loss", "train_ctc_loss", "gradient_norm")
@@ -385,8 +389,10 @@ class Trainer:
             "weights": self.model.state_dict(),
             "averaged_steps": int(self.average.n_averaged),
             "optimizer": self.optimizer.state_dict(),
+            "partial": self.partial,
         }
-        save_checkpoint(self.folder / "last.pt", {**checkpoint, **resumable})
+        save_checkpoint(self.folder / "last.pt", {**checkpoint, **resumable}, keep_previous=True)
+        self.saved = time.perf_counter()
         with replacing(self.folder / "metrics.csv") as beside:
             pd.DataFrame(self.history).to_csv(beside, index=False, float_format="%.6g")
 

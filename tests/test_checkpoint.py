@@ -3,8 +3,9 @@ import pickle
 import pytest
 import torch
 
-from utils.checkpoint import load_checkpoint, model_from, save_checkpoint
+from utils.checkpoint import load_checkpoint, model_from, previous, save_checkpoint
 from utils.errors import UserError
+from utils.resume import load_last
 from utils.vocabulary import VOCABULARY
 
 
@@ -73,3 +74,28 @@ def test_weights_that_do_not_fit_their_settings(checkpoint):
     checkpoint["model_settings"]["speller"]["hidden"] = 65
     with pytest.raises(UserError, match="do not fit"):
         model_from(checkpoint)
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(checkpoint, tmp_path):
+    """One bit in the weights is enough: torch.load alone would not notice."""
+    last, said = tmp_path / "last.pt", []
+    assert load_last(tmp_path, said.append) is None
+    for epoch in (1, 2, 3):
+        save_checkpoint(last, {**checkpoint, "epoch": epoch}, keep_previous=True)
+    assert load_last(tmp_path, said.append)["epoch"] == 3
+    assert not said
+    content = bytearray(last.read_bytes())
+    weights = checkpoint["model"]["listener.layers.0.conv.weight"].numpy().tobytes()
+    content[content.index(weights[:64]) + 5] ^= 1
+    last.write_bytes(content)
+    assert load_last(tmp_path, said.append)["epoch"] == 2
+    assert "last.pt: cannot be read as a checkpoint (the checksum of" in said[0]
+    assert "last.previous.pt: 2 epochs are kept, what came after is lost" in said[0]
+    last.write_bytes(content[:1000])
+    assert load_last(tmp_path, said.append)["epoch"] == 2
+    last.unlink()  # killed between the two renamings
+    assert load_last(tmp_path, said.append)["epoch"] == 2
+    previous(last).unlink()
+    last.write_bytes(content)
+    with pytest.raises(UserError, match="the checksum of"):
+        load_last(tmp_path, said.append)

@@ -167,41 +167,63 @@ def test_an_empty_prediction_is_an_empty_string(tmp_path):
         assert list(csv.reader(file))[1] == ["0", ""]
 
 
-def test_killed_in_the_middle_it_ends_with_the_same_weights(toy_root, tmp_path):
+@pytest.fixture(scope="module")
+def unbroken(toy_root, tmp_path_factory):
+    """A run of four epochs with all that must be resumed, and the arguments that made it."""
+    folder = tmp_path_factory.mktemp("unbroken")
     arguments = [
         *SMALL,
         f"data.root={toy_root}",
         "training.epochs=4",
         "training.schedule=plateau",
         "training.ctc_epochs=1",
-        f"run.dir={tmp_path}",
+        "training.teacher_forcing={start: 0.9, stages: [{from_epoch: 2, factor: 0.9, floor: 0.5}]}",
+        f"run.dir={folder}",
     ]
-    arguments += ["training.teacher_forcing={start: 0.9, stages: [{from_epoch: 2, factor: 0.9, floor: 0.5}]}"]
     run("train.py", *arguments, "run.name=unbroken")
-    process = subprocess.Popen(
-        command(str(HOME / "train.py"), *arguments, "run.name=killed"),
-        cwd=HOME,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-    )
+    return folder, arguments
+
+
+@pytest.mark.parametrize(
+    ("sent", "minutes"),
+    [(signal.SIGKILL, 10), (signal.SIGKILL, 1e-6), (signal.SIGTERM, 10), (signal.SIGINT, 10)],
+    ids=["killed", "killed-with-checkpoints-within-the-epoch", "SIGTERM", "Ctrl-C"],
+)
+def test_stopped_in_the_middle_it_ends_with_the_same_weights(unbroken, sent, minutes):
+    folder, arguments = unbroken
+    name = f"{sent.name}-{minutes}"
+    arguments = [*arguments, f"run.name={name}", f"training.checkpoint_minutes={minutes:f}"]
+    command_line = command(str(HOME / "train.py"), *arguments)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command_line, cwd=HOME, env=ENVIRONMENT, **pipes)
     for line in process.stdout:
-        if line.startswith(b"epoch   2"):
+        if line.startswith("epoch   2"):
             break
     time.sleep(0.3)  # into epoch 3
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = load_checkpoint(tmp_path / "killed" / "last.pt")["epoch"]
-    assert 2 <= done < 4
-    assert f"after epoch {done}" in run("train.py", *arguments, "run.name=killed").stdout
+    process.send_signal(sent)
+    _, complaint = process.communicate()
+    stopped = load_checkpoint(folder / name / "last.pt")
+    assert 2 <= stopped["epoch"] < 4
+    expected = f"after epoch {stopped['epoch']}"
+    if sent != signal.SIGKILL:
+        assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[sent]
+        batches, steps = stopped["partial"]["batch"], 12
+        said = f"stopped by {sent.name} in epoch {stopped['epoch'] + 1} after {batches} of {steps} batches; the same"
+        assert said in complaint
+        assert "Traceback" not in complaint
+    if stopped["partial"]:
+        expected += f" and {stopped['partial']['batch']} batches"
+    assert bool(stopped["partial"]) == (sent != signal.SIGKILL or minutes < 1)
+    assert expected in run("train.py", *arguments).stdout
+
     for file in ("last.pt", "best.pt"):
-        unbroken, resumed = (load_checkpoint(tmp_path / name / file) for name in ("unbroken", "killed"))
-        assert unbroken["epoch"] == resumed["epoch"]
-        for name, weights in unbroken["model"].items():
-            assert torch.equal(weights, resumed["model"][name]), name
-    unbroken = load_checkpoint(tmp_path / "unbroken" / "last.pt")
-    averaged, last = unbroken["model"], unbroken["weights"]
-    assert not all(torch.equal(averaged[name], last[name]) for name in averaged)
-    losses = [pd.read_csv(tmp_path / name / "metrics.csv")["train_loss"].tolist() for name in ("unbroken", "killed")]
+        whole, resumed = (load_checkpoint(folder / run / file) for run in ("unbroken", name))
+        assert whole["epoch"] == resumed["epoch"]
+        for key, weights in whole["model"].items():
+            assert torch.equal(weights, resumed["model"][key]), key
+    whole = load_checkpoint(folder / "unbroken" / "last.pt")
+    assert not all(torch.equal(whole["model"][key], whole["weights"][key]) for key in whole["model"])  # averaged, last
+    losses = [pd.read_csv(folder / run / "metrics.csv")["train_loss"].tolist() for run in ("unbroken", name)]
     assert losses[0] == losses[1]
 
 

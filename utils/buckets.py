@@ -21,7 +21,8 @@ class BucketSampler(Sampler[list[Item]]):
     Each epoch, every utterance gets a speed within `1 ± speed` (speed perturbation); utterances are shuffled, sorted
     by the length they will then have within pools of `POOL` batches, cut into batches, and the batches shuffled.
     No utterance is dropped. Batches of a pool differ in size by one at most, so none is much smaller than the rest.
-    Set `epoch` before iterating. Several processes take turns: each gets its share of every batch.
+    Set `epoch` before iterating, and `first_batch` to begin later in it. Of several processes each gets its share of
+    every batch.
     """
 
     POOL = 100
@@ -40,7 +41,7 @@ class BucketSampler(Sampler[list[Item]]):
         """
         self.lengths = torch.tensor(lengths, dtype=torch.float)
         self.batch_size, self.seed, self.speed, self.epoch = batch_size, seed, speed, 0
-        self.rank, self.size = rank, size
+        self.rank, self.size, self.first_batch = rank, size, 0
 
     def __len__(self) -> int:
         batches = sum(-(-pool // self.batch_size) for pool in self._pools(len(self.lengths)))
@@ -68,6 +69,6 @@ class BucketSampler(Sampler[list[Item]]):
         batches = []
         for pool in pools:
             batches += pool[lengths[pool].argsort(stable=True)].tensor_split(-(-len(pool) // self.batch_size))
-        for position in torch.randperm(len(batches), generator=generator).tolist():
+        for position in torch.randperm(len(batches), generator=generator).tolist()[self.first_batch :]:
             share = batches[position][self.rank :: self.size].tolist()
             yield [Item(index, self.epoch, float(speeds[index])) for index in share]

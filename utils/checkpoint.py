@@ -1,5 +1,7 @@
 """Checkpoints: written beside and renamed, read without unpickling code."""
 
+import os
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,15 +15,30 @@ from utils.vocabulary import VOCABULARY
 KEYS = {"model", "model_settings", "features", "vocabulary", "epoch"}
 
 
-def save_checkpoint(path: Path, checkpoint: dict) -> None:
-    """Atomic: whatever happens, `path` is the old checkpoint or the new one, never half of one."""
-    with replacing(path) as beside, beside.open("wb") as file:
-        torch.save(checkpoint, file)
+def save_checkpoint(path: Path, checkpoint: dict, keep_previous: bool = False) -> None:
+    """Atomic: whatever happens, `path` is the old checkpoint or the new one, never half of one.
+
+    keep_previous: the old one stays under another name.
+    """
+    with replacing(path) as beside:
+        with beside.open("wb") as file:
+            torch.save(checkpoint, file)
+        if keep_previous and path.exists():
+            os.replace(path, previous(path))
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before `path` is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def read_file(path: str | Path, missing: str) -> object:
     """What `torch.save` wrote, on the CPU. Raises UserError where it is damaged or `missing`; no code is run."""
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums that torch.save writes
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"the checksum of {damaged} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: found {missing}") from None

@@ -3,18 +3,23 @@
 import sys
 from collections.abc import Callable
 
+from utils.stopping import Stopped
+
 
 class UserError(Exception):
     """Bad input. The message names the file or key, what was found, what was expected and what to do."""
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs a command's `main`; a `UserError` becomes one message and exit code 2, Ctrl-C exit code 130."""
+    """Runs a command's `main`; a `UserError` becomes one message and exit code 2, Ctrl-C and SIGTERM 130 and 143."""
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopped.exit_code)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
