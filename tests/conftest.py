@@ -23,6 +23,7 @@ SMALL = [
     "augment.from_epoch=2",
     "augment.frequency_width=2",
     "training.batch_size=8",
+    "training.guided_attention=0.0",
     "training.learning_rate=5e-3",
     "training.warmup_epochs=0.5",
     "wandb.mode=disabled",
