@@ -45,8 +45,9 @@ PATIENCE = 8  # epochs without alignment before a run says so
 MAX_BAD_STEPS = 3  # losses in a row that are not finite before a run stops
 ADVICE = """not aligned after {epoch} epochs: attention does not move along the speech (monotonicity {value:.2f}).
 What usually helps, in this order: training.ctc_weight=0.3 with at most 4x time reduction (two strides of 2);
-training.guided_attention=1; training.teacher_forcing.start=1.0 without stages until aligned; model.attention.kind=location; a lower or higher
-training.learning_rate; augment.from_epoch after alignment; more speech. Small corpora need more epochs."""
+training.guided_attention=1; training.teacher_forcing.start=1.0 without stages until aligned;
+model.attention.kind=location; a lower or higher training.learning_rate; augment.from_epoch after alignment; more
+speech. Small corpora need more epochs."""
 
 
 class Trainer:
