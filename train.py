@@ -197,9 +197,9 @@ class Trainer:
                     self.history.append(row)
                     best = min(self.history, key=self._badness)  # the first of equals
                     is_best = best is row
-                    if not self.team.leads:
-                        continue
-                    picture = draw_epoch(self.folder / "attention", epoch, maps, row, is_best)
+                    picture = None
+                    if self.team.leads:
+                        picture = draw_epoch(self.folder / "attention", epoch, maps, row, is_best)
                     self._save(is_best)
                     summary = {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]}
                     tracker.log(epoch, row, picture, predictions, summary)
@@ -225,8 +225,6 @@ class Trainer:
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         training, device = self.config.training, self.device
-        distances = [row["dev_distance"] for row in self.history]
-        seconds = self._seconds
         aligned = [row["dev_monotonicity"] for row in self.history]
         guide = 0.0 if any(value >= ALIGNED for value in aligned) else training.guided_attention
         forcing = teacher_forcing_rate(epoch, **training.teacher_forcing.model_dump(), monotonicities=aligned)
@@ -235,7 +233,7 @@ class Trainer:
         steps = len(self.train_loader)
         totals = torch.zeros(4, dtype=torch.float64, device=device)  # loss, attention, ctc, gradient norm
         characters = torch.zeros((), dtype=torch.long, device=device)
-        utterances = bad = self.sampler.first_batch = 0
+        bad = self.sampler.first_batch = 0
         waiting, start = 0.0, time.perf_counter()
         if self.partial:
             self.sampler.first_batch = self.partial["batch"]
@@ -261,16 +259,7 @@ class Trainer:
             waiting += time.perf_counter() - asked
 
             step = (epoch - 1) * steps + index
-            done = epoch - 1 + (index + 1) / steps
-            rate = learning_rate(
-                done,
-                progress(done, training.epochs, seconds, training.max_minutes),
-                training.learning_rate,
-                training.schedule,
-                training.warmup_epochs,
-                distances,
-                training.plateau_patience,
-            )
+            rate = self._learning_rate(epoch - 1 + (index + 1) / steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             # All randomness of a step is a function of the seed, the step and the rank: a resumed run draws the same.
@@ -281,14 +270,7 @@ class Trainer:
             try:
                 losses, norm = self._train_step(batch, count, forcing, guide, spell=epoch > training.ctc_epochs)
             except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                B, T, _ = batch.features.shape
-                raise UserError(
-                    f"no memory for a batch of {B} utterances of up to {T} frames: compute it in parts, "
-                    f"training.accumulate={2 * training.accumulate}, or take a smaller training.batch_size "
-                    f"(now {training.batch_size}); last.pt holds the epoch before"
-                ) from None
+                raise self._explain(error, batch) from None
             if torch.isfinite(norm):
                 self.optimizer.step()
                 self.average.update_parameters(self.model)
@@ -305,14 +287,13 @@ class Trainer:
                 continue
             totals += torch.cat([losses, norm.unsqueeze(0) / self.team.size]) * count
             characters += count
-            utterances += len(batch.indices)
             if index % 10 == 0 or index == steps - 1:
                 elapsed = time.perf_counter() - start
                 bar.set_postfix_str(
                     f"loss {float(totals[0] * self.team.size / characters):.3f}, "
-                    f"distance {(distances or [float('nan')])[-1]:.2f}, "
+                    f"distance {self.history[-1]['dev_distance'] if self.history else float('nan'):.2f}, "
                     f"lr {rate:.1e}, tf {forcing:.2f}, |g| {float(norm):.2f}, "
-                    f"{utterances * self.team.size / elapsed:.1f} utt/s, waiting {waiting / elapsed:.0%}"
+                    f"{(index + 1) / steps * len(self.train_corpus) / elapsed:.1f} utt/s, waiting {waiting / elapsed:.0%}"
                 )
             if (stop or save) and index + 1 < steps:
                 self.partial = {
@@ -321,8 +302,7 @@ class Trainer:
                     "characters": int(characters),
                     "seconds": time.perf_counter() - start,
                 }
-                if self.team.leads:
-                    self._save(is_best=False)
+                self._save(is_best=False)
                 if stop:
                     where = f"in epoch {epoch} after {index + 1} of {steps} batches"
                     raise Stopped(self.stop.signum or signal.SIGTERM, f"{where}; the same command goes on from there")
@@ -337,6 +317,29 @@ class Trainer:
             "utterances_per_second": len(self.train_corpus) / elapsed,
             "data_wait": waiting / elapsed,
         }
+
+    def _learning_rate(self, done: float) -> float:
+        """After `done` epochs."""
+        training = self.config.training
+        return learning_rate(
+            done,
+            progress(done, training.epochs, self._seconds, training.max_minutes),
+            training.learning_rate,
+            training.schedule,
+            training.warmup_epochs,
+            [row["dev_distance"] for row in self.history],
+            training.plateau_patience,
+        )
+
+    def _explain(self, error: RuntimeError, batch: Batch) -> Exception:
+        if not is_out_of_memory(error):
+            return error
+        training, (B, T, _) = self.config.training, batch.features.shape
+        return UserError(
+            f"no memory for a batch of {B} utterances of up to {T} frames: compute it in parts, "
+            f"training.accumulate={2 * training.accumulate}, or take a smaller training.batch_size "
+            f"(now {training.batch_size}); last.pt holds what was computed before"
+        )
 
     def _train_step(self, batch: Batch, count: Tensor, forcing: float, guide: float, spell: bool):
         """Forward and backward, gradients clipped.
@@ -373,6 +376,8 @@ class Trainer:
     # --------------------------------------------------------------------------------------------------------- keeping
 
     def _save(self, is_best: bool) -> None:
+        if not self.team.leads:
+            return
         checkpoint = {
             "model": self.average.module.state_dict(),
             "model_settings": self.settings,
