@@ -289,11 +289,12 @@ class Trainer:
             characters += count
             if index % 10 == 0 or index == steps - 1:
                 elapsed = time.perf_counter() - start
+                speed = (index + 1) / steps * len(self.train_corpus) / elapsed
                 bar.set_postfix_str(
                     f"loss {float(totals[0] * self.team.size / characters):.3f}, "
                     f"distance {self.history[-1]['dev_distance'] if self.history else float('nan'):.2f}, "
                     f"lr {rate:.1e}, tf {forcing:.2f}, |g| {float(norm):.2f}, "
-                    f"{(index + 1) / steps * len(self.train_corpus) / elapsed:.1f} utt/s, waiting {waiting / elapsed:.0%}"
+                    f"{speed:.1f} utt/s, waiting {waiting / elapsed:.0%}"
                 )
             if (stop or save) and index + 1 < steps:
                 self.partial = {
