@@ -16,6 +16,7 @@ import torch
 
 from config import TUNED, Config, command_parser, parse_decoding_arguments
 from dataset import FeatureFormat, load_corpus
+from decoding.kept import KeptTexts
 from decoding.language_model import load_language_model
 from decoding.recogniser import Recogniser
 from decoding.transcribe import DecodingOptions, transcribe
@@ -66,7 +67,9 @@ def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: 
     language_model = load_language_model(folder / "lm.pt").to(device) if weights.lm_weight else None
     models = [model.to(device) for model in models]
     recogniser = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight)
-    texts = transcribe(recogniser, corpus, options, device, team)
+    files = [(str(path.resolve()), path.stat().st_mtime_ns) for path in paths]
+    kept = KeptTexts(folder, split, repr((weights, files, corpus.format)), args.resume, team, say)
+    texts = transcribe(recogniser, corpus, options, device, team, kept)
     seconds = time.perf_counter() - start
     if not team.leads:
         return
@@ -88,12 +91,14 @@ def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: 
         say(f"{predictions}: references and hypotheses")
         result = score(corpus.texts, texts)
         summary = f"distance {result.distance:.3f}, CER {result.cer:.2%}, WER {result.wer:.2%}, ".replace("%", " %")
+    kept.finish()
     say(f"{split}: {len(corpus)} utterances, {summary}{seconds:.1f} s ({options})")
 
 
 def main() -> None:
     parser = command_parser(__doc__)
     parser.add_argument("--split", metavar="NAME", help="partition to decode (default: data.test, for the submission)")
+    parser.add_argument("--resume", action="store_true", help="go on with a decoding that was killed")
     args, config, paths = parse_decoding_arguments(parser)
     device = choose_device(config.training.device)
     with assemble(device) as team:

@@ -1,6 +1,6 @@
 """A corpus to texts: batches of like length through the recogniser, results in the corpus's order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ from tqdm import tqdm
 from dataset import Batch, Corpus, FeatureDataset, make_loader
 from decoding.beam_search import beam_search
 from decoding.greedy import greedy_search
+from decoding.kept import KeptTexts
 from decoding.rank import RANKERS
 from decoding.recogniser import Heard, Recogniser, character_limits
 from utils.buckets import Item
@@ -55,12 +56,15 @@ def for_all(
     device: torch.device,
     decode_batch: Callable[[tuple[Heard, ...], torch.Tensor], list[T]],
     team: Team = SINGLE,
+    done: Mapping[int, T] | None = None,
+    keep: Callable[[dict[int, T]], None] = lambda results: None,
 ) -> list[T]:
     """What `decode_batch` makes of every utterance, in the corpus's order, from batches that fill memory.
 
     decode_batch: takes a batch as heard and its limits of characters `(B,)`; gives one result an utterance.
     A batch that memory has no room for is halved: results do not depend on who shares a batch. Raises UserError where
     even a single utterance finds no room. team: processes that share the batches; each returns all results.
+    done: results that are there already, by position.   keep: gets those of each batch as soon as they are there.
     """
 
     def run(batch: Batch) -> list[T]:
@@ -76,20 +80,28 @@ def for_all(
             raise UserError(f"{path}: no memory to decode its {frames} frames; a smaller decoding.beam_size needs less")
         return [result for half in (slice(0, B // 2), slice(B // 2, B)) for result in run(batch.rows(half))]
 
-    found: dict[int, T] = {}
+    found: dict[int, T] = dict(done or {})
     batches = fill_batches(corpus.lengths, memory_to_spare(device) // (beam_size * BYTES))[team.rank :: team.size]
+    batches = [rest for batch in batches if (rest := [item for item in batch if item.index not in found])]
     loader = make_loader(FeatureDataset(corpus), batches, workers=0, device=device)
     total, hidden = sum(map(len, batches)), None if team.leads else True
     with tqdm(total=total, desc="decoding", unit="utt", leave=False, disable=hidden) as progress, torch.no_grad():
         for batch in loader:
-            found |= zip(batch.indices.tolist(), run(batch.to(device)), strict=True)
+            results = dict(zip(batch.indices.tolist(), run(batch.to(device)), strict=True))
+            keep(results)
+            found |= results
             progress.update(len(batch.indices))
     found = {index: result for share in team.gather(found) for index, result in share.items()}
     return [found[index] for index in range(len(corpus))]
 
 
 def transcribe(
-    recogniser: Recogniser, corpus: Corpus, options: DecodingOptions, device: torch.device, team: Team = SINGLE
+    recogniser: Recogniser,
+    corpus: Corpus,
+    options: DecodingOptions,
+    device: torch.device,
+    team: Team = SINGLE,
+    kept: KeptTexts | None = None,
 ) -> list[str]:
     """The text that the ranker chooses for each utterance, in the corpus's order."""
 
@@ -99,4 +111,13 @@ def transcribe(
         beams = beam_search(recogniser, heard, limits, options.beam_size, options.length_reward)
         return [RANKERS[options.rank](hypotheses) for hypotheses in beams]
 
-    return for_all(recogniser, corpus, options.beam_size if options.mode == "beam" else 1, device, decode_batch, team)
+    rows = options.beam_size if options.mode == "beam" else 1
+    if kept is None:
+        return for_all(recogniser, corpus, rows, device, decode_batch, team)
+    names = [path.name for path in corpus.paths]
+    done = {index: kept.texts[name] for index, name in enumerate(names) if name in kept.texts}
+
+    def keep(texts: dict[int, str]) -> None:
+        kept.add({names[index]: text for index, text in texts.items()})
+
+    return for_all(recogniser, corpus, rows, device, decode_batch, team, done, keep)

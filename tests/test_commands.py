@@ -157,6 +157,41 @@ def test_the_submission_to_the_byte(trained, tmp_path):
     assert any(len(row[1]) > 1 for row in rows[1:])
 
 
+def test_a_killed_decoding_goes_on(trained, tmp_path):
+    """What was decoded before is taken as it is, unless it was decoded with something else."""
+    folder, _, arguments = trained
+    run("test.py", *arguments, cwd=tmp_path)
+    expected = (tmp_path / "submission.csv").read_text().splitlines()
+    assert not list(folder.glob("decoding-*.jsonl"))  # nothing stays behind
+
+    code = (
+        "import sys, runpy; import decoding.kept; add, calls = decoding.kept.KeptTexts.add, []\n"
+        "def once(self, texts):\n"
+        "    add(self, {name: text + 'X' for name, text in texts.items()})\n"
+        "    raise KeyboardInterrupt\n"
+        "decoding.kept.KeptTexts.add = once; sys.argv = sys.argv[1:]; import utils.device\n"
+        "import decoding.transcribe; decoding.transcribe.memory_to_spare = lambda device: 600_000\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    interrupted = [sys.executable, "-c", code, str(HOME / "test.py"), *arguments]
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(HOME)}
+    result = subprocess.run(interrupted, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 130, result.stderr
+    (kept,) = folder.glob("decoding-test-0.jsonl")
+    with kept.open("a") as file:
+        file.write('{"test-00')  # killed while it wrote this line
+    other = run("test.py", *arguments, "--resume", "decoding.beam_size=3", "--split", "dev", cwd=tmp_path).stdout
+    assert "nothing to resume" in other
+    resumed = run("test.py", *arguments, "--resume", cwd=tmp_path).stdout
+    count = int(re.search(r"(\d+) utterances are decoded already", resumed)[1])
+    assert 1 <= count < 9
+    found = (tmp_path / "submission.csv").read_text().splitlines()
+    assert [line.removesuffix("X") for line in found] == expected
+    assert sum(line.endswith("X") for line in found) == count
+    run("test.py", *arguments, cwd=tmp_path)
+    assert (tmp_path / "submission.csv").read_text().splitlines() == expected
+
+
 def test_an_empty_prediction_is_an_empty_string(tmp_path):
     from test import write_csv
 
