@@ -12,7 +12,8 @@ from utils.errors import UserError
 from utils.files import replacing
 from utils.vocabulary import VOCABULARY
 
-KEYS = {"model", "model_settings", "features", "vocabulary", "epoch"}
+CONTENT = {"model": dict, "model_settings": dict, "features": dict, "vocabulary": list, "epoch": int}
+FEATURES = {"dim", "time_first", "normalize"}
 
 
 def save_checkpoint(path: Path, checkpoint: dict, keep_previous: bool = False) -> None:
@@ -50,7 +51,9 @@ def read_file(path: str | Path, missing: str) -> object:
 def load_checkpoint(path: str | Path) -> dict:
     """A checkpoint of this project, on the CPU. Raises UserError for anything else."""
     checkpoint = read_file(path, "no checkpoint; train first: python train.py")
-    if not isinstance(checkpoint, dict) or not checkpoint.keys() >= KEYS:
+    contents = checkpoint if isinstance(checkpoint, dict) else {}
+    known = all(isinstance(contents.get(key), kind) for key, kind in CONTENT.items())
+    if not known or contents["features"].keys() != FEATURES:
         raise UserError(f"{path}: found something else, expected a checkpoint that train.py wrote")
     if tuple(checkpoint["vocabulary"]) != VOCABULARY:
         raise UserError(
@@ -61,13 +64,15 @@ def load_checkpoint(path: str | Path) -> dict:
 
 
 def model_from(checkpoint: dict) -> LAS:
-    """The model of a checkpoint, with its weights."""
+    """The model of a checkpoint, with its weights; no memory is taken but theirs, whatever the settings claim."""
     try:
-        model = LAS(checkpoint["features"]["dim"], len(VOCABULARY), **checkpoint["model_settings"])
-        model.load_state_dict(checkpoint["model"])
-    except (RuntimeError, TypeError, KeyError, ValueError) as error:
-        raise UserError(f"the checkpoint's weights do not fit its settings: {str(error).splitlines()[0]}") from None
-    return model
+        with torch.device("meta"):
+            model = LAS(checkpoint["features"]["dim"], len(VOCABULARY), **checkpoint["model_settings"])
+        model.load_state_dict(checkpoint["model"], assign=True)
+        return model.float()
+    except Exception as error:  # settings of another make can fail in any way
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise UserError(f"the checkpoint's weights do not fit its settings: {reason}") from None
 
 
 def load_models(paths: Sequence[Path], say: Callable[[str], None]) -> tuple[list[LAS], dict]:
