@@ -189,8 +189,9 @@ class Trainer:
                     train = self._train_epoch(epoch)
                     model = self.average.module
                     spell = epoch > config.training.ctc_epochs
+                    weight = config.decoding.ctc_weight
                     dev, maps, predictions = evaluate(
-                        model, self.dev_loader, self.shown, self.device, self.precision, spell, self.team
+                        model, self.dev_loader, self.shown, self.device, self.precision, weight, spell, self.team
                     )
                     # Times differ between processes, and the schedule may follow them: the leader's count.
                     row = self.team.gather({"epoch": epoch, **train, **dev, "seconds": time.perf_counter() - start})[0]

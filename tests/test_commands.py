@@ -94,7 +94,7 @@ def test_a_run_starts_from_the_weights_of_another(trained):
     assert re.search(r"starting from .*best\.pt: listener, ctc; new: speller", result.stdout)
     before, after = pd.read_csv(folder / "metrics.csv"), pd.read_csv(folder.parent / "next" / "metrics.csv")
     assert after["dev_ctc_distance"][0] < before["dev_ctc_distance"].min() + 0.5
-    assert after["dev_distance"][0] > before["dev_distance"].min() + 1
+    assert after["dev_loss"][0] > before["dev_loss"].min() + 0.5
     again = run("train.py", *arguments, *more, "model.speller.hidden=48").stdout
     assert "starting from" not in again  # a resumed run has weights of its own
     refused = run(
@@ -129,11 +129,7 @@ def test_a_split_is_scored(trained, toy_root):
     assert last.startswith(f"dev: 12 utterances, distance {distance:.3f}, CER {cer:.2f} %, WER ")
     assert last.endswith(" s (beam 4)")
     assert cer < 10
-    greedy = (
-        run("test.py", *arguments, "--split", "dev", "decoding.mode=greedy", "decoding.ctc_weight=0")
-        .stdout.strip()
-        .splitlines()[-1]
-    )
+    greedy = run("test.py", *arguments, "--split", "dev", "decoding.mode=greedy").stdout.strip().splitlines()[-1]
     assert greedy.endswith(" s (greedy)")
     metrics = pd.read_csv(folder / "metrics.csv")
     assert f"distance {metrics['dev_distance'].min():.3f}" in greedy  # the distance that picked best.pt

@@ -42,18 +42,21 @@ def evaluate(
     shown: list[int],
     device: torch.device,
     precision: str,
+    ctc_weight: float = 0.0,
     spell: bool = True,
     team: Team = SINGLE,
 ) -> tuple[dict[str, float], list[AttentionMap], list[tuple[str, str, str, int]]]:
     """Greedy decoding, and a pass along the true transcripts for loss and attention.
 
+    ctc_weight: share of the CTC branch in what is decoded, as in the beam: what counts is what test.py will do, and
+    attention alone may loop to its limit long after it aligns.
     spell: False where the Speller is not trained yet: what counts as recognised is then what the CTC branch reads.
     team: processes whose loaders together have all utterances; each returns the result for all.
     Returns metrics, the attention maps of the utterances `shown`, and `(id, reference, hypothesis, distance)` of the
     first few utterances.
     """
     corpus: Corpus = loader.dataset.corpus
-    recogniser = Recogniser([model])
+    recogniser = Recogniser([model], ctc_weight)
     found: dict[int, _Utterance] = {}
     maps: dict[int, AttentionMap] = {}
     loss_sum = characters = 0.0
