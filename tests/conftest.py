@@ -45,13 +45,17 @@ def speak(text: str, generator: np.random.Generator, dim: int = 12) -> np.ndarra
     return (np.array(frames) + 0.1 * generator.normal(size=(len(frames), dim))).astype(np.float32)
 
 
-def make_toy_corpus(root: Path, sizes: dict[str, int], letters: str = "ABCDE '") -> Path:
+def draw_text(generator: np.random.Generator, letters: str, shortest: int, longest: int) -> str:
     """No letter is doubled: at 8 to 11 frames a letter, a fast pair and a slow single one would sound alike."""
+    drawn = generator.choice(list(letters), size=generator.integers(shortest, longest + 1))
+    return "".join(letter for letter, _ in groupby(drawn))
+
+
+def make_toy_corpus(root: Path, sizes: dict[str, int], letters: str = "ABCDE '") -> Path:
     generator = np.random.default_rng(1)
     for partition, size in sizes.items():
         for number in range(size):
-            drawn = generator.choice(list(letters), size=generator.integers(2, 9))
-            text = "".join(letter for letter, _ in groupby(drawn))
+            text = draw_text(generator, letters, 2, 8)
             write_utterance(root / partition, f"{partition}-{number:03d}", text, speak(text, generator))
     return root
 

@@ -17,7 +17,7 @@ import torch
 from matplotlib.image import imread
 
 from config import load_config, parse_yaml
-from tests.conftest import SMALL, make_toy_corpus, speak, write_utterance
+from tests.conftest import SMALL, draw_text, make_toy_corpus, speak, write_utterance
 from train import Trainer
 from utils.checkpoint import load_checkpoint
 from utils.distributed import SINGLE
@@ -319,13 +319,13 @@ def test_tuned_weights_are_found_kept_and_used(trained, toy_root, tmp_path):
 
 
 def test_utterances_three_times_as_long_are_neither_cut_nor_repeated(trained, toy_root, tmp_path):
-    """Training has 2 to 7 characters an utterance; these have 21 to 24."""
+    """Training has at most 8 characters an utterance; these have about 24."""
     folder, _, arguments = trained
     generator = np.random.default_rng(7)
     root = tmp_path / "data"
     shutil.copytree(toy_root / "train", root / "train")
     for number in range(12):
-        text = "".join(generator.choice(list("ABCDE '"), size=generator.integers(21, 25)))
+        text = draw_text(generator, "ABCDE '", 26, 29)
         write_utterance(root / "long", f"long-{number:02d}", text, speak(text, generator))
 
     def decoded(*weights):
@@ -336,7 +336,7 @@ def test_utterances_three_times_as_long_are_neither_cut_nor_repeated(trained, to
 
     cer, ratio = decoded()
     assert cer < 0.12
-    assert ratio.between(0.85, 1.2).all()
+    assert ratio.between(0.85, 1.3).all()
     # Attention alone is no such help so far from its training; but the beam must not make it worse than greedy.
     greedy, _ = decoded("decoding.ctc_weight=0", "decoding.mode=greedy")
     beam, ratio = decoded("decoding.ctc_weight=0")
