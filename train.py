@@ -416,25 +416,30 @@ class Trainer:
             self.say(ADVICE.format(epoch=row["epoch"], value=row["dev_monotonicity"]))
 
 
+def train(config: Config, device: torch.device, team: Team) -> None:
+    """What this process does of it; the leader writes and speaks."""
+    folder, say = config.run.path, silence
+    if team.leads:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            say = make_logger(folder / "train.log").info
+        except OSError as error:
+            raise UserError(f"run.dir: cannot write into {folder} ({error})") from None
+    trainer = Trainer(config, say, device, team)
+    if team.leads:
+        with replacing(folder / "config.yaml") as beside:
+            beside.write_text(to_yaml(config.model_dump()), encoding="utf-8")
+    trainer.fit()
+
+
 def main() -> None:
     args = command_parser(__doc__).parse_intermixed_args()
     config = load_config(args.config, args.overrides)
-    folder, device = config.run.path, choose_device(config.training.device)
+    device = choose_device(config.training.device)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32: the Speller
     with assemble(device) as team:
-        say = silence
-        if team.leads:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                say = make_logger(folder / "train.log").info
-            except OSError as error:
-                raise UserError(f"run.dir: cannot write into {folder} ({error})") from None
-        trainer = Trainer(config, say, device, team)
-        if team.leads:
-            with replacing(folder / "config.yaml") as beside:
-                beside.write_text(to_yaml(config.model_dump()), encoding="utf-8")
-        trainer.fit()
+        train(config, device, team)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 torchrun --nproc_per_node=8 train.py ...
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,5 +64,7 @@ def assemble(device: torch.device) -> Iterator[Team]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
+        dist.barrier()  # leave together: who goes first would take the others' connections away
     finally:
+        gc.collect()  # what still holds the group, such as DistributedDataParallel, has to go before it
         dist.destroy_process_group()
