@@ -70,6 +70,11 @@ class Augment(Section):
     time_width: Count
     time_fraction: Fraction
 
+    @property
+    def of_utterances(self) -> dict[str, float]:
+        """All but the speed, which the sampler draws."""
+        return self.model_dump(exclude={"speed"})
+
 
 class Conv(Section):
     channels: Positive
@@ -185,6 +190,13 @@ class Config(Section):
     decoding: Decoding
     wandb: Wandb
     test: Test
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How features are read and kept, as `load_corpus` takes it."""
+        data = self.data
+        cache = {"cache": data.cache, "cache_folder": self.run.packs, "half": data.half_precision}
+        return {**cache, "skip_bad": data.skip_bad}
 
 
 class _Loader(yaml.SafeLoader):

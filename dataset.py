@@ -1,12 +1,11 @@
 """The Kaggle layout as batches: check every file, normalise, augment, bucket by length, pad.
 
-corpus = load_corpus([find_partition(root, name) for name in names], ...)    # every file read and checked once
-loader = make_loader(FeatureDataset(corpus, augment), BucketSampler(corpus.lengths, ...), ...)
+train, dev = load_labelled(root, {"train": names, "dev": [name]}, ...)       # every file read and checked once
+loader = make_loader(FeatureDataset(train, augment), BucketSampler(train.lengths, ...), ...)
 for batch in loader: ...                                                      # padded tensors
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,23 +20,23 @@ from tqdm import tqdm
 
 from utils.augment import Augmentation
 from utils.buckets import BucketSampler, Item
-from utils.corpus import READERS, Partition, Record, has_boundaries, read_features, read_utterance
+from utils.checks import check_length, check_shape, infer_format, list_findings
+from utils.corpus import (
+    READERS,
+    FeatureFormat,
+    Partition,
+    Record,
+    find_partition,
+    has_boundaries,
+    read_features,
+    read_utterance,
+)
 from utils.errors import UserError
 from utils.packing import MappedFeatures, open_pack
 from utils.vocabulary import PAD, encode
 
 FRAMES_PER_SECOND = 100
 FULL_SIZES = {"train-clean-100": 28_539, "train-clean-360": 104_014, "dev-clean": 2_703, "test-clean": 2_620}
-LISTED = 100  # findings shown on screen; all of them are in the report's file
-
-
-@dataclass(frozen=True)
-class FeatureFormat:
-    """What a model must know of its features; it travels in the checkpoint."""
-
-    dim: int
-    time_first: bool  # stored as (T, D); else as (D, T), the way F24 ships them
-    normalize: str  # none, mean, mean_variance
 
 
 @dataclass(frozen=True)
@@ -106,19 +105,19 @@ def load_corpus(
 
     shapes = [record.shape for record in records if record.shape]
     if feature_format is None and shapes:
-        feature_format = _infer_format(shapes, normalize)
+        feature_format = infer_format(shapes, normalize)
     for index, record in enumerate(records):
         if record.shape:
-            _check_shape(record, features[index], feature_format)
+            check_shape(record, features[index], feature_format)
         if record.shape and record.text:
-            _check_length(record, transcripts[index], feature_format, character_limit)
+            check_length(record, transcripts[index], feature_format, character_limit)
 
     orphans = [path for partition in partitions for path in partition.orphans]
     findings = [line for record in records for line in record.findings]
     findings += [f"  {str(path)!r}: found no features for it; expected a pair of files" for path in orphans]
     good = [index for index, record in enumerate(records) if not record.findings]
     if findings:
-        found = _report(findings, name, len(features), report)
+        found = list_findings(findings, name, len(features), report)
         if not (good and skip_bad):
             raise BadCorpus(found, feature_format)
         say(f"{found}\ngoing on without them (data.skip_bad=true)")
@@ -145,6 +144,39 @@ def load_corpus(
     return corpus
 
 
+def load_labelled(
+    root: str | Path,
+    roles: Mapping[str, Sequence[str]],
+    normalize: str,
+    *,
+    reports: Path | None = None,
+    **reading,
+) -> list[Corpus]:
+    """A corpus with transcripts for each role, such as `{"train": ["train-clean-100"], "dev": ["dev-clean"]}`.
+
+    All have the format of the first. What is wrong with any of them is reported at once, in UserError.
+    reports: folder for the lists of findings.   reading: what else `load_corpus` takes.
+    """
+    corpora, findings, feature_format = [], [], None
+    for role, names in roles.items():
+        partitions = [find_partition(root, name) for name in names]
+        for partition in partitions:
+            if partition.transcripts is None:
+                folder = Path(root) / partition.name / partition.layout.transcripts
+                raise UserError(f"data.{role}: {partition.name} has no transcripts: found no folder {folder}")
+        report = reports and reports / f"findings-{role}.txt"
+        try:
+            corpus = load_corpus(partitions, normalize, feature_format=feature_format, report=report, **reading)
+            corpora.append(corpus)
+            feature_format = corpus.format
+        except BadCorpus as bad:
+            findings.append(bad.findings)
+            feature_format = bad.format
+    if findings:
+        raise UserError("\n".join([*findings, BadCorpus.HINT]))
+    return corpora
+
+
 def _read_all(
     name: str, features: Sequence[Path], transcripts: Sequence[Path | None], keep: bool, half: bool
 ) -> list[Record]:
@@ -159,40 +191,6 @@ def _read_all(
     with ThreadPoolExecutor(READERS) as pool:
         reading = pool.map(read, features, transcripts)
         return list(tqdm(reading, f"checking {name}", len(features), unit="file", leave=False, disable=None))
-
-
-def _infer_format(shapes: Sequence[tuple[int, int]], normalize: str) -> FeatureFormat:
-    """The axis on which the files agree is the feature axis; where they agree on both, the shorter one."""
-    rows, columns = (Counter(shape[axis] for shape in shapes).most_common(1)[0] for axis in (0, 1))
-    time_first = columns[1] > rows[1] or (columns[1] == rows[1] and columns[0] <= rows[0])
-    return FeatureFormat((columns if time_first else rows)[0], time_first, normalize)
-
-
-def _check_shape(record: Record, path: Path, expected: FeatureFormat) -> None:
-    axis = 1 if expected.time_first else 0
-    if record.shape[axis] != expected.dim:
-        shape = f"(T, {expected.dim})" if expected.time_first else f"({expected.dim}, T)"
-        record.complain(path, f"shape {record.shape}", f"shape {shape}, as the model or the other files have")
-
-
-def _check_length(record: Record, path: Path, expected: FeatureFormat, character_limit: Callable[[int], int]) -> None:
-    frames = record.shape[0 if expected.time_first else 1]
-    doubled = sum(a == b for a, b in zip(record.text, record.text[1:], strict=False))
-    limit = character_limit(frames)
-    if len(record.text) + doubled > limit:
-        found = f"a transcript of {len(record.text)} characters ({doubled} doubled) for {frames} frames"
-        record.complain(path, found, f"at most {limit}, all that the model can align to so few frames")
-
-
-def _report(findings: list[str], name: str, total: int, report: Path | None) -> str:
-    """The findings as text, the first `LISTED` of them; all of them in the file `report`."""
-    lines = [f"{name}: {len(findings)} findings in {total} utterances:", *findings[:LISTED]]
-    if report is not None:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text("\n".join(findings) + "\n", encoding="utf-8")
-    if len(findings) > LISTED:
-        lines.append(f"  ... and {len(findings) - LISTED} more" + (f", all in {report}" if report else ""))
-    return "\n".join(lines)
 
 
 def _describe(name: str, partition: Partition, corpus: Corpus, boundaries: bool) -> str:

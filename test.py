@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from config import TUNED, Config, command_parser, parse_decoding_arguments
-from dataset import FeatureFormat, load_corpus
+from dataset import load_corpus
 from decoding.kept import KeptTexts
 from decoding.language_model import load_language_model
 from decoding.recogniser import Recogniser
@@ -47,8 +47,7 @@ def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: 
     if (folder / TUNED).exists():
         say(f"decoding weights: {folder / TUNED}")
 
-    models, features = load_models(paths, say)
-    feature_format = FeatureFormat(**features)
+    models, feature_format = load_models(paths, say)
     split = args.split or config.data.test
     partition = find_partition(config.data.root, split)
     with team.leader_first():
@@ -56,10 +55,7 @@ def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: 
             [partition],
             feature_format.normalize,
             feature_format=feature_format,
-            skip_bad=config.data.skip_bad,
-            cache=config.data.cache,
-            cache_folder=config.run.packs,
-            half=config.data.half_precision,
+            **config.reading,
             report=folder / f"findings-{split}.txt" if team.leads else None,
             say=say,
         )

@@ -9,30 +9,25 @@ torchrun --nproc_per_node=8 train.py                     # on eight GPUs; traini
 import signal
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from config import Config, command_parser, flatten, load_config, to_yaml
-from dataset import BadCorpus, Batch, Corpus, FeatureDataset, FeatureFormat, is_cepstral, load_corpus, make_loader
-from models.las import LAS, las_loss, off_diagonal
+from dataset import Batch, Corpus, FeatureDataset, is_cepstral, load_labelled, make_loader
+from models.las import LAS
 from models.listener import Listener
 from utils.augment import Augmentation
-from utils.average import weight_average
 from utils.buckets import BucketSampler
 from utils.checkpoint import save_checkpoint
-from utils.corpus import find_partition
 from utils.device import choose_device, choose_precision, is_out_of_memory
 from utils.distributed import Team, assemble
 from utils.environment import environment
 from utils.errors import UserError, run_command
 from utils.evaluation import evaluate, utterances_to_show
 from utils.files import replacing
+from utils.learner import Learner
 from utils.logs import make_logger, silence
 from utils.resume import check_same_run, load_last, start_from
 from utils.schedules import ALIGNED, learning_rate, progress, teacher_forcing_rate, time_is_up
@@ -71,91 +66,71 @@ class Trainer:
         if resumed and resumed["features"] != vars(self.train_corpus.format):
             found, expected = vars(self.train_corpus.format), resumed["features"]
             raise UserError(f"data.root: found features {found}, but {self.folder} was trained on {expected}")
-        self.model = LAS(self.train_corpus.format.dim, len(VOCABULARY), **self.settings).to(self.device)
+        model = LAS(self.train_corpus.format.dim, len(VOCABULARY), **self.settings).to(self.device)
         if not resumed and config.training.start_from:
-            start_from(config.training.start_from, self.model, say)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), weight_decay=config.training.weight_decay, fused=True
-        )
-        augment = config.augment.model_dump()
-        seed = config.training.seed
-        speed = augment.pop("speed")
-        batch_size = config.training.batch_size
+            start_from(config.training.start_from, model, say)
+        training = config.training
+        seed, batch_size = training.seed, training.batch_size
         if team.size > 1 and batch_size < 2 * team.size:
             raise UserError(
                 f"training.batch_size: found {batch_size}, expected at least {2 * team.size}, since {team.size} "
                 "processes share it"
             )
-        self.sampler = BucketSampler(self.train_corpus.lengths, batch_size, seed, speed, *team)
-        dataset = FeatureDataset(self.train_corpus, Augmentation(seed, is_cepstral(self.train_corpus), **augment))
+        self.sampler = BucketSampler(self.train_corpus.lengths, batch_size, seed, config.augment.speed, *team)
+        dataset = FeatureDataset(
+            self.train_corpus, Augmentation(seed, is_cepstral(self.train_corpus), **config.augment.of_utterances)
+        )
         self.train_loader = make_loader(dataset, self.sampler, config.data.workers, self.device)
         dev_sampler = BucketSampler(self.dev_corpus.lengths, batch_size, None, 0.0, *team)
         self.dev_loader = make_loader(FeatureDataset(self.dev_corpus), dev_sampler, 0, self.device)
         self.shown = utterances_to_show(self.dev_corpus)
 
-        self.average = weight_average(self.model, config.training.average_epochs * len(self.train_loader))
+        self.learner = Learner(
+            model,
+            team,
+            self.precision,
+            accumulate=training.accumulate,
+            weight_decay=training.weight_decay,
+            clip_norm=training.clip_norm,
+            ctc_weight=training.ctc_weight,
+            label_smoothing=training.label_smoothing,
+            average_steps=training.average_epochs * len(self.train_loader),
+            listens_alone=training.ctc_epochs > 0,
+        )
         self.history: list[dict] = []
         self.partial: dict | None = None  # of an epoch that was left in the middle: where, and its sums until there
         self.run_id = None
         if resumed:
-            self.average.module.load_state_dict(resumed["model"])
-            self.average.n_averaged.fill_(resumed["averaged_steps"])
-            self.model.load_state_dict(resumed["weights"])
-            self.optimizer.load_state_dict(resumed["optimizer"])
+            self.learner.load(resumed["model"], resumed)
             self.history, self.run_id = resumed["history"], resumed["wandb_run_id"]
             self.partial = resumed.get("partial")
-        self.parallel = self.model
-        if team.size > 1:
-            # Where the Speller is not trained at first, its gradients are not waited for.
-            self.parallel = DistributedDataParallel(self.model, find_unused_parameters=config.training.ctc_epochs > 0)
 
         steps, ctc_steps = (count / 1000 for count in listener.steps(1000))
         per_character = self.train_corpus.frames_per_character
         where = f"{team.size} x {self.device.type}" if team.size > 1 else self.device.type
         say(
-            f"model: {self.model.parameter_count:,} parameters, on {where}, "
+            f"model: {self.learner.model.parameter_count:,} parameters, on {where}, "
             f"{self.precision}; time reduction {listener.time_reduction}x, data has {per_character:.1f} frames a "
             f"character: {per_character * steps:.2f} steps a character for attention"
             + (f", {per_character * ctc_steps:.2f} for CTC" if self.settings["ctc"] else "")
         )
 
     def _load_corpora(self, listener: Listener) -> list[Corpus]:
-        """Training and dev corpus; what is wrong with both is reported at once."""
-        corpora, findings, feature_format = [], [], None
-        for role, names in (("train", self.config.data.train), ("dev", [self.config.data.dev])):
-            try:
-                corpora.append(self._load(role, names, listener, feature_format))
-                feature_format = corpora[-1].format
-            except BadCorpus as bad:
-                findings.append(bad.findings)
-                feature_format = bad.format
-        if findings:
-            raise UserError("\n".join([*findings, BadCorpus.HINT]))
-        return corpora
-
-    def _load(self, role: str, names: list[str], listener: Listener, feature_format: FeatureFormat | None) -> Corpus:
+        """Training and dev corpus."""
         data = self.config.data
-        partitions = [find_partition(data.root, name) for name in names]
-        for partition in partitions:
-            if partition.transcripts is None:
-                folder = Path(data.root) / partition.name / partition.layout.transcripts
-                raise UserError(f"data.{role}: {partition.name} has no transcripts: found no folder {folder}")
 
         def character_limit(frames: int) -> int:
             # CTC cannot emit more characters than it has steps. Attention can, but nobody speaks so fast.
             return listener.steps(frames)[1] if self.settings["ctc"] else frames // 2
 
-        return load_corpus(
-            partitions,
+        return load_labelled(
+            data.root,
+            {"train": data.train, "dev": [data.dev]},
             data.normalize,
-            feature_format=feature_format,
             character_limit=character_limit,
-            cache=data.cache,
-            cache_folder=self.config.run.packs,
-            half=data.half_precision,
-            skip_bad=data.skip_bad,
-            report=self.folder / f"findings-{role}.txt" if self.team.leads else None,
+            reports=self.folder if self.team.leads else None,
             say=self.say,
+            **self.config.reading,
         )
 
     # ------------------------------------------------------------------------------------------------------- training
@@ -176,7 +151,7 @@ class Trainer:
             config.wandb.project,
             config.run.name,
             self.folder,
-            {**config.model_dump(), "parameters": self.model.parameter_count},
+            {**config.model_dump(), "parameters": self.learner.model.parameter_count},
             self.run_id,
             self.say,
         )
@@ -187,7 +162,7 @@ class Trainer:
                     epoch = len(self.history) + 1
                     start = time.perf_counter() - (self.partial or {"seconds": 0})["seconds"]
                     train = self._train_epoch(epoch)
-                    model = self.average.module
+                    model = self.learner.best_guess
                     spell = epoch > config.training.ctc_epochs
                     weight = config.decoding.ctc_weight
                     dev, maps, predictions = evaluate(
@@ -229,7 +204,7 @@ class Trainer:
         aligned = [row["dev_monotonicity"] for row in self.history]
         guide = 0.0 if any(value >= ALIGNED for value in aligned) else training.guided_attention
         forcing = teacher_forcing_rate(epoch, **training.teacher_forcing.model_dump(), monotonicities=aligned)
-        self.model.train()
+        self.learner.model.train()
         self.sampler.epoch = epoch
         steps = len(self.train_loader)
         totals = torch.zeros(4, dtype=torch.float64, device=device)  # loss, attention, ctc, gradient norm
@@ -244,7 +219,7 @@ class Trainer:
                 totals += self.partial["totals"].to(device)
             self.partial = None
         batches = iter(self.train_loader)
-        title, hidden = f"epoch {epoch}/{training.epochs}", None if self.team.leads else True
+        title, hidden = f"epoch {epoch}/{training.epochs}", self.team.hides_progress
         bar = tqdm(
             range(self.sampler.first_batch, steps),
             title,
@@ -261,20 +236,16 @@ class Trainer:
 
             step = (epoch - 1) * steps + index
             rate = self._learning_rate(epoch - 1 + (index + 1) / steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
             # All randomness of a step is a function of the seed, the step and the rank: a resumed run draws the same.
             torch.manual_seed((training.seed * 1_000_003 + step) * self.team.size + self.team.rank)
             due = self.team.leads and time.perf_counter() - self.saved > 60 * training.checkpoint_minutes
             wishes = batch.characters.new_tensor([self.stop.signum > 0, due])
             count, stop, save = self.team.total(torch.cat([batch.characters.unsqueeze(0), wishes])).unbind()
             try:
-                losses, norm = self._train_step(batch, count, forcing, guide, spell=epoch > training.ctc_epochs)
+                losses, norm = self.learner.step(batch, count, rate, forcing, guide, epoch > training.ctc_epochs)
             except RuntimeError as error:
                 raise self._explain(error, batch) from None
             if torch.isfinite(norm):
-                self.optimizer.step()
-                self.average.update_parameters(self.model)
                 bad = 0
             else:
                 bad += 1
@@ -343,45 +314,13 @@ class Trainer:
             f"(now {training.batch_size}); last.pt holds what was computed before"
         )
 
-    def _train_step(self, batch: Batch, count: Tensor, forcing: float, guide: float, spell: bool):
-        """Forward and backward, gradients clipped.
-
-        count: characters of the whole batch, of which this process has a share. Returns this share's part of the mean
-        losses (total, attention, CTC) and the gradient norm before clipping.
-        """
-        training, team = self.config.training, self.team
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = torch.zeros(3, device=self.device)
-        size = -(-len(batch.indices) // training.accumulate)
-        starts = range(0, len(batch.indices), size)
-        for first in starts:
-            part = batch.rows(slice(first, first + size)) if len(starts) > 1 else batch
-            together = nullcontext() if team.size == 1 or first == starts[-1] else self.parallel.no_sync()
-            tokens = part.tokens[:, :-1] if spell else None
-            with together:
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                    logits, attention, listened = self.parallel(part.features, part.feature_lengths, tokens, forcing)
-                loss = las_loss(
-                    logits, listened, part.tokens, part.token_lengths, training.ctc_weight, training.label_smoothing
-                )
-                total = loss.total
-                if spell and guide:
-                    total = total + guide * off_diagonal(
-                        attention, part.token_lengths - 1, listened.memory.mask.sum((1, 2, 3))
-                    )
-                share = part.characters / count
-                (total * (share * team.size)).backward()  # the processes' gradients are averaged
-            losses += torch.stack([value.detach() for value in loss]) * share
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
-        return losses, norm
-
     # --------------------------------------------------------------------------------------------------------- keeping
 
     def _save(self, is_best: bool) -> None:
         if not self.team.leads:
             return
         checkpoint = {
-            "model": self.average.module.state_dict(),
+            "model": self.learner.best_guess.state_dict(),
             "model_settings": self.settings,
             "features": vars(self.train_corpus.format),
             "vocabulary": list(VOCABULARY),
@@ -393,12 +332,7 @@ class Trainer:
         }
         if is_best:
             save_checkpoint(self.folder / "best.pt", checkpoint)
-        resumable = {
-            "weights": self.model.state_dict(),
-            "averaged_steps": int(self.average.n_averaged),
-            "optimizer": self.optimizer.state_dict(),
-            "partial": self.partial,
-        }
+        resumable = {**self.learner.state(), "partial": self.partial}
         save_checkpoint(self.folder / "last.pt", {**checkpoint, **resumable}, keep_previous=True)
         self.saved = time.perf_counter()
         with replacing(self.folder / "metrics.csv") as beside:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from config import TUNED, Config, command_parser, parse_decoding_arguments, to_yaml
-from dataset import Corpus, FeatureFormat, load_corpus
+from dataset import Corpus, load_corpus
 from decoding.beam_search import Hypothesis, beam_search
 from decoding.language_model import MAX_ORDER, save_language_model, train_language_model
 from decoding.rank import RANKERS
@@ -134,8 +134,7 @@ def main() -> None:
     if not 1 <= args.order <= MAX_ORDER:
         raise UserError(f"--order: found {args.order}, expected 1 to {MAX_ORDER}")
     device = choose_device(config.training.device)
-    models, features = load_models(paths, say)
-    feature_format = FeatureFormat(**features)
+    models, feature_format = load_models(paths, say)
 
     texts = read_texts(config, args.text, say)
     language_model = train_language_model(texts, args.order)
@@ -148,10 +147,7 @@ def main() -> None:
         [find_partition(config.data.root, config.data.dev)],
         feature_format.normalize,
         feature_format=feature_format,
-        cache=config.data.cache,
-        cache_folder=config.run.packs,
-        half=config.data.half_precision,
-        skip_bad=config.data.skip_bad,
+        **config.reading,
         report=folder / "findings-dev.txt",
         say=say,
     )

@@ -58,8 +58,6 @@ def read_arguments(parser: argparse.ArgumentParser, contestants: Sequence[str]) 
         raise UserError(f"--rounds: found {given.rounds}, expected 1 or more")
     if not given.seconds > 0:
         raise UserError(f"--seconds: found {given.seconds}, expected a time above 0")
-    if given.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device: found cuda, but this machine has no CUDA device; expected auto or cpu")
     check_writable("--json", given.json)
     shape = parse_shape(given.shape)
     config = load_config(given.config or HOME / shape.config)

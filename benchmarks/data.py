@@ -24,7 +24,7 @@ from benchmarks.command import Arguments, command_parser, introduce, print_table
 from benchmarks.measure import Contestant, interleave, now, ratios, spread
 from benchmarks.shapes import Epoch, Shape, draw_lengths
 from benchmarks.trainees import make_model, training_step
-from config import Augment, Data
+from config import Data
 from dataset import FeatureDataset, is_cepstral, load_corpus, make_loader
 from utils.augment import Augmentation
 from utils.buckets import BucketSampler
@@ -66,14 +66,8 @@ def open_loader(root: Path, name: str, arguments: Arguments) -> DataLoader:
     )
     sampler = BucketSampler(corpus.lengths, arguments.shape.batch_size, seed=0, speed=augment.speed)
     sampler.epoch = augment.from_epoch
-    dataset = FeatureDataset(corpus, _augmentation(augment, is_cepstral(corpus)))
+    dataset = FeatureDataset(corpus, Augmentation(0, is_cepstral(corpus), **augment.of_utterances))
     return make_loader(dataset, sampler, int(workers), arguments.device)
-
-
-def _augmentation(augment: Augment, cepstral: bool) -> Augmentation:
-    settings = augment.model_dump()
-    del settings["speed"]  # the sampler's business
-    return Augmentation(0, cepstral, **settings)
 
 
 def one_pass(loader: DataLoader, device: torch.device) -> Callable[[None], None]:

@@ -40,7 +40,7 @@ from benchmarks.decoders import (
     textbook_decoder,
 )
 from benchmarks.measure import Contestant, Record, interleave, ratios, spread
-from dataset import FRAMES_PER_SECOND, FeatureFormat
+from dataset import FRAMES_PER_SECOND
 from models.las import LAS
 from utils.checkpoint import load_models
 from utils.errors import UserError, run_command
@@ -55,9 +55,9 @@ def choose(arguments: Arguments) -> tuple[LAS, Callable[[int], Task], list[str]]
     if given.checkpoint is None:
         model = random_model(shape.feature_dim, arguments.config.model.model_dump()).to(device)
         return model, drawn_tasks(shape, model, given.utterances or shape.batch_size, device), list(arguments.only)
-    (model,), features = load_models([given.checkpoint], print)
+    (model,), feature_format = load_models([given.checkpoint], print)
     utterances = given.utterances or arguments.shape.batch_size
-    tasks = split_tasks(given.data, given.split, FeatureFormat(**features), utterances, device)
+    tasks = split_tasks(given.data, given.split, feature_format, utterances, device)
     names = [name for name in arguments.only if not name.startswith("speechbrain")]
     if model.ctc is None:
         names = [name for name in names if not name.endswith("-ctc")]

@@ -119,7 +119,8 @@ class Epoch:
             order = torch.randperm(len(lengths.frames), generator=torch.Generator().manual_seed(0))
             batches = [batch.tolist() for batch in order.split(shape.batch_size)]
         self.kind, self.padded_share = kind, padded_share(lengths, batches)
-        self.full = [batch for batch in batches if len(batch) == shape.batch_size]
+        largest = max(map(len, batches))  # the sampler's are of equal size, give or take one
+        self.full = [batch for batch in batches if len(batch) == largest]
         self.batch = lru_cache(maxsize=1)(self._batch)
 
     def _batch(self, number: int) -> Batch:

@@ -72,7 +72,7 @@ class SpeechBrainLAS(nn.Module):
         self.embedding = nn.Embedding(vocabulary_size, speller["embedding"])
         hidden = speller["hidden"]
         self._make_decoder(hidden, dim, vocabulary_size, attention, speller)
-        while parameters is not None and hidden > 8 and _count(self) > parameters * (1 + TOLERANCE):
+        while parameters is not None and hidden > 8 and count_parameters(self) > parameters * (1 + TOLERANCE):
             hidden -= 8
             self._make_decoder(hidden, dim, vocabulary_size, attention, speller)
 
@@ -116,7 +116,7 @@ class SpeechBrainLAS(nn.Module):
         return self.output(spelled).float(), attention, Listened(None, ctc, ctc_lengths)
 
 
-def _count(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -40,9 +40,9 @@ from benchmarks.gemm import gemm_contestant, median_rates
 from benchmarks.growth import draw_growth, measure_growth, parse_sizes
 from benchmarks.measure import Contestant, Record, interleave, ratios, spread
 from benchmarks.shapes import Epoch, draw_lengths
+from benchmarks.speechbrain_las import count_parameters
 from benchmarks.trainees import (
     BATCHES,
-    count_parameters,
     listener_step,
     lstms_step,
     make_model,

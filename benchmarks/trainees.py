@@ -49,10 +49,6 @@ def make_model(name: str, feature_dim: int, settings: dict) -> nn.Module:
     return SpeechBrainLAS(*sizes, **own, parameters=ours.parameter_count) if name == "speechbrain" else ours
 
 
-def count_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def training_step(model: nn.Module, training: dict, device: torch.device, precision: str) -> Step:
     """A step as train.py makes it, but with every true character read and no running mean of the weights.
 

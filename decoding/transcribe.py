@@ -84,7 +84,8 @@ def for_all(
     batches = fill_batches(corpus.lengths, memory_to_spare(device) // (beam_size * BYTES))[team.rank :: team.size]
     batches = [rest for batch in batches if (rest := [item for item in batch if item.index not in found])]
     loader = make_loader(FeatureDataset(corpus), batches, workers=0, device=device)
-    total, hidden = sum(map(len, batches)), None if team.leads else True
+    total = sum(map(len, batches))
+    hidden = team.hides_progress
     with tqdm(total=total, desc="decoding", unit="utt", leave=False, disable=hidden) as progress, torch.no_grad():
         for batch in loader:
             results = dict(zip(batch.indices.tolist(), run(batch.to(device)), strict=True))

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from models.las import LAS
+from utils.corpus import FeatureFormat
 from utils.errors import UserError
 from utils.files import replacing
 from utils.vocabulary import VOCABULARY
@@ -75,7 +76,7 @@ def model_from(checkpoint: dict) -> LAS:
         raise UserError(f"the checkpoint's weights do not fit its settings: {reason}") from None
 
 
-def load_models(paths: Sequence[Path], say: Callable[[str], None]) -> tuple[list[LAS], dict]:
+def load_models(paths: Sequence[Path], say: Callable[[str], None]) -> tuple[list[LAS], FeatureFormat]:
     """The models of the checkpoints, and the feature format that they must share."""
     checkpoints = [load_checkpoint(path) for path in paths]
     for path, checkpoint in zip(paths, checkpoints, strict=True):
@@ -84,4 +85,4 @@ def load_models(paths: Sequence[Path], say: Callable[[str], None]) -> tuple[list
     for path, checkpoint in zip(paths, checkpoints, strict=True):
         if checkpoint["features"] != expected:
             raise UserError(f"{path}: found features {checkpoint['features']}, expected {expected}, as in {paths[0]}")
-    return [model_from(checkpoint) for checkpoint in checkpoints], expected
+    return [model_from(checkpoint) for checkpoint in checkpoints], FeatureFormat(**expected)

@@ -40,6 +40,15 @@ LAYOUTS = (
 )
 
 
+@dataclass(frozen=True)
+class FeatureFormat:
+    """What a model must know of its features; it travels in the checkpoint."""
+
+    dim: int
+    time_first: bool  # stored as (T, D); else as (D, T), the way F24 ships them
+    normalize: str  # none, mean, mean_variance
+
+
 class BadFile(Exception):
     """A file that cannot be used: what was found, what was expected."""
 

@@ -28,6 +28,11 @@ class Team(NamedTuple):
     def leads(self) -> bool:
         return self.rank == 0
 
+    @property
+    def hides_progress(self) -> bool | None:
+        """What `tqdm` takes as `disable`: one bar for all processes, on terminals alone."""
+        return None if self.leads else True
+
     def total(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         if self.size > 1:

@@ -60,7 +60,7 @@ def evaluate(
     found: dict[int, _Utterance] = {}
     maps: dict[int, AttentionMap] = {}
     loss_sum = characters = 0.0
-    for batch in tqdm(loader, "dev", unit="batch", leave=False, disable=None if team.leads else True):
+    for batch in tqdm(loader, "dev", unit="batch", leave=False, disable=team.hides_progress):
         batch = batch.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits, attention, listened = model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
