@@ -22,7 +22,7 @@ from decoding.recogniser import Recogniser
 from decoding.transcribe import DecodingOptions, transcribe
 from utils.checkpoint import load_models
 from utils.corpus import find_partition
-from utils.device import choose_device
+from utils.device import choose_device, choose_precision
 from utils.distributed import Team, assemble
 from utils.errors import UserError, run_command
 from utils.files import replacing
@@ -62,9 +62,10 @@ def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: 
     start = time.perf_counter()
     language_model = load_language_model(folder / "lm.pt").to(device) if weights.lm_weight else None
     models = [model.to(device) for model in models]
-    recogniser = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight)
+    precision = choose_precision(config.training.precision, device)
+    recogniser = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, precision)
     files = [(str(path.resolve()), path.stat().st_mtime_ns) for path in paths]
-    kept = KeptTexts(folder, split, repr((weights, files, corpus.format)), args.resume, team, say)
+    kept = KeptTexts(folder, split, repr((weights, precision, files, corpus.format)), args.resume, team, say)
     texts = transcribe(recogniser, corpus, options, device, team, kept)
     seconds = time.perf_counter() - start
     if not team.leads:

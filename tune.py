@@ -28,7 +28,7 @@ from decoding.rescoring import Evidence, Weights, combine, weigh
 from decoding.transcribe import DecodingOptions, for_all, transcribe
 from utils.checkpoint import load_models
 from utils.corpus import BadFile, find_partition, read_transcript
-from utils.device import choose_device
+from utils.device import choose_device, choose_precision
 from utils.errors import UserError, run_command
 from utils.logs import make_logger
 from utils.metrics import score
@@ -134,6 +134,7 @@ def main() -> None:
     if not 1 <= args.order <= MAX_ORDER:
         raise UserError(f"--order: found {args.order}, expected 1 to {MAX_ORDER}")
     device = choose_device(config.training.device)
+    precision = choose_precision(config.training.precision, device)
     models, feature_format = load_models(paths, say)
 
     texts = read_texts(config, args.text, say)
@@ -158,11 +159,11 @@ def main() -> None:
     ctc = any(model.ctc is not None for model in models)
 
     def decoded(weights: Weights, rank: str) -> float:
-        recogniser = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight)
+        recogniser = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, precision)
         options = DecodingOptions("beam", config.decoding.beam_size, rank, weights.length_reward)
         return score(corpus.texts, transcribe(recogniser, corpus, options, device)).distance
 
-    searcher = Recogniser(models, SEARCH.ctc_weight, language_model, SEARCH.lm_weight)
+    searcher = Recogniser(models, SEARCH.ctc_weight, language_model, SEARCH.lm_weight, precision)
     nbest = collect(searcher, corpus, device)
     weights = best_weights(nbest, CTC_WEIGHTS if ctc else [0.0], LM_WEIGHTS)
     rank = best_rank(nbest, weights, corpus.texts)

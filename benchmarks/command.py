@@ -61,7 +61,7 @@ def read_arguments(parser: argparse.ArgumentParser, contestants: Sequence[str]) 
     check_writable("--json", given.json)
     shape = parse_shape(given.shape)
     config = load_config(given.config or HOME / shape.config)
-    device = choose_device(given.device)
+    device = choose_device(given.device, "--device")
     return Arguments(shape, config, device, given.rounds, given.seconds, only, given.json, given)
 
 

@@ -4,7 +4,8 @@
     python -m benchmarks.decode --shape an4 --beam 4
     python -m benchmarks.decode --shape an4 --checkpoint runs/an4/best.pt --data data/an4 --split dev
 
-From features to hypotheses, in float32 as test.py decodes; each alone and jointly with the CTC branch (-ctc):
+From features to hypotheses, all in float32 (test.py's Listener computes in bf16 where training does); each alone and
+jointly with the CTC branch (-ctc):
 
     project      decoding/beam_search.py: all hypotheses of a batch at once
     textbook     benchmarks/textbook_beam.py: the same search, a hypothesis at a time; it must find the same ones

@@ -9,6 +9,9 @@ from decoding.greedy import SYNC_EVERY
 from decoding.recogniser import Heard, Recogniser, reorder
 from utils.vocabulary import EOS, PAD, SOS
 
+IMPOSSIBLE = float("-inf")
+CROWD = 0.75  # where no more than this share of a batch is still searching, the others leave it
+
 
 class Hypothesis(NamedTuple):
     """tokens: `<eos>` left out.   score: log_probability and what its length adds."""
@@ -18,17 +21,17 @@ class Hypothesis(NamedTuple):
     log_probability: float
 
 
-class _Finished(NamedTuple):
-    """The best K finished hypotheses of each utterance, kept aside from the beam."""
+class _Beam(NamedTuple):
+    """Where the search stands for `N` utterances; tokens are padded with `<pad>`."""
 
-    scores: Tensor  # (B, K)
-    tokens: Tensor  # (B, K, longest limit), padded with <pad>
-
-    def merge(self, scores: Tensor, tokens: Tensor) -> "_Finished":
-        """The best K of these and those."""
-        best, index = torch.cat([self.scores, scores], dim=1).topk(self.scores.size(1), dim=1)
-        tokens = torch.cat([self.tokens, tokens], dim=1)
-        return _Finished(best, _select(tokens, index))
+    utterance: Tensor  # (N,) their positions in the batch
+    limits: Tensor  # (N,)
+    scores: Tensor  # (N, K) of the hypotheses that go on
+    tokens: Tensor  # (N, K, longest limit + 1)
+    finished_scores: Tensor  # (N, K) of the best that have finished, kept aside
+    finished_tokens: Tensor  # (N, K, longest limit + 1)
+    count: Tensor  # (N,) how many have finished
+    done: Tensor  # (N,)
 
 
 @torch.no_grad()
@@ -48,59 +51,82 @@ def beam_search(
     cheap in a beam, cut texts short (RESULTS.md). Only where nothing has finished by the limit, the beam itself is the
     result. What happens to an utterance does not depend on the others.
     """
-    B, K, longest = limits.size(0), beam_size, int(limits.max())
-    device, impossible = limits.device, float("-inf")
+    (B,), K, longest, device = limits.shape, beam_size, int(limits.max()), limits.device
     states = recogniser.initial_state(heard, rows=K)
     token = torch.full((B * K,), SOS, device=device)
-    scores = torch.full((B, K), impossible, device=device)
-    scores[:, 0] = 0.0  # all K start alike: the first alone may branch
-    tokens = torch.full((B, K, longest), PAD, device=device)
-    finished = _Finished(torch.full((B, K), impossible, device=device), tokens.clone())
-    count = torch.zeros(B, dtype=torch.long, device=device)
-    done = torch.zeros(B, dtype=torch.bool, device=device)
-    first_row = torch.arange(B, device=device).unsqueeze(1) * K
-
+    beam, found = _start(limits, K, longest), {}
     for step in range(longest + 1):
         log_probs, states = recogniser.step(token, states, heard)
-        V = log_probs.size(1)
-        log_probs[:, [PAD, SOS]] = impossible
-        log_probs[:, EOS].masked_fill_(log_probs.argmax(1) != EOS, impossible)
-        log_probs += length_reward
-        continuations = (scores.unsqueeze(2) + log_probs.view(B, K, V)).flatten(1)
-        # Each hypothesis has one <eos>, so among the best 2K there are K that go on.
-        best, index = continuations.topk(2 * K, dim=1)
-        parent, character = index // V, index % V
-        ends = character == EOS
+        log_probs[:, [PAD, SOS]] = IMPOSSIBLE
+        log_probs[:, EOS].masked_fill_(log_probs.argmax(1) != EOS, IMPOSSIBLE)
+        beam, parent = _advance(beam, log_probs + length_reward, step, length_reward)
+        rows = torch.arange(len(parent), device=device).unsqueeze(1) * K + parent
+        if device.type == "cpu" or step % SYNC_EVERY == SYNC_EVERY - 1 or step == longest:
+            left = (~beam.done).nonzero().squeeze(1)
+            if len(left) <= CROWD * len(beam.done):
+                found |= _read(_Beam(*(tensor[beam.done] for tensor in beam)), length_reward)
+                if len(left) == 0:
+                    break
+                beam, heard, rows = (
+                    _Beam(*(tensor[left] for tensor in beam)),
+                    recogniser.select(heard, left),
+                    rows[left],
+                )
+        states = reorder(states, rows.flatten())
+        token = beam.tokens[:, :, step].flatten()
+    return [found[utterance] for utterance in range(B)]
 
-        over = (step >= limits) & ~done  # the limit is reached: only <eos> could still follow
-        ending = ends[:, :K] & (best[:, :K] > impossible) & ~done.unsqueeze(1)
-        finished = finished.merge(best[:, :K].masked_fill(~ending, impossible), _select(tokens, parent[:, :K]))
-        count = count + ending.sum(1)
-        cut = (over & (count == 0)).unsqueeze(1)
-        finished = _Finished(
-            torch.where(cut, scores + length_reward, finished.scores),
-            torch.where(cut.unsqueeze(2), tokens, finished.tokens),
-        )
-        scores, going_on = best.masked_fill(ends, impossible).topk(K, dim=1)
-        ahead = finished.scores[:, 0] >= scores[:, 0]
-        done = done | over | ((count >= K) & ahead)
-        if step == longest or ((device.type == "cpu" or step % SYNC_EVERY == SYNC_EVERY - 1) and done.all()):
-            break
 
-        parent, character = parent.gather(1, going_on), character.gather(1, going_on)
-        tokens = _select(tokens, parent)
-        tokens[:, :, step] = character
-        states = reorder(states, (first_row + parent).flatten())
-        token = character.flatten()
+def _start(limits: Tensor, K: int, longest: int) -> _Beam:
+    (B,), device = limits.shape, limits.device
+    scores = torch.full((B, K), IMPOSSIBLE, device=device)
+    tokens = torch.full((B, K, longest + 1), PAD, device=device)
+    alone = scores.clone()
+    alone[:, 0] = 0.0  # all K start alike: the first alone may branch
+    nothing = torch.zeros(B, dtype=torch.long, device=device)
+    every = torch.arange(B, device=device)
+    return _Beam(every, limits, alone, tokens, scores, tokens.clone(), nothing, nothing.bool())
+
+
+def _advance(beam: _Beam, log_probs: Tensor, step: int, length_reward: float) -> tuple[_Beam, Tensor]:
+    """One more character, `log_probs (N * K, V)`; also which hypothesis `(N, K)` each of the beam goes on from."""
+    (N, K), V = beam.scores.shape, log_probs.size(1)
+    continuations = (beam.scores.unsqueeze(2) + log_probs.view(N, K, V)).flatten(1)
+    # Each hypothesis has one <eos>, so among the best 2K there are K that go on.
+    best, index = continuations.topk(2 * K, dim=1)
+    parent, character = index // V, index % V
+    ends = character == EOS
+
+    ending = ends[:, :K] & (best[:, :K] > IMPOSSIBLE) & ~beam.done.unsqueeze(1)
+    count = beam.count + ending.sum(1)
+    finished = torch.cat([beam.finished_scores, best[:, :K].masked_fill(~ending, IMPOSSIBLE)], dim=1)
+    finished, chosen = finished.topk(K, dim=1)
+    texts = _select(torch.cat([beam.finished_tokens, _select(beam.tokens, parent[:, :K])], dim=1), chosen)
+    over = (step >= beam.limits) & ~beam.done  # the limit is reached: only <eos> could still follow
+    cut = (over & (count == 0)).unsqueeze(1)
+    finished = torch.where(cut, beam.scores + length_reward, finished)
+    texts = torch.where(cut.unsqueeze(2), beam.tokens, texts)
+
+    scores, going_on = best.masked_fill(ends, IMPOSSIBLE).topk(K, dim=1)
+    done = beam.done | over | ((count >= K) & (finished[:, 0] >= scores[:, 0]))
+    parent, character = parent.gather(1, going_on), character.gather(1, going_on)
+    tokens = _select(beam.tokens, parent)
+    tokens[:, :, step] = character
+    return _Beam(beam.utterance, beam.limits, scores, tokens, finished, texts, count, done), parent
+
+
+def _read(beam: _Beam, length_reward: float) -> dict[int, list[Hypothesis]]:
+    """The finished hypotheses of each utterance, by its position."""
 
     def hypothesis(row: list[int], score: float) -> Hypothesis:
         spelled = [token for token in row if token != PAD]
         return Hypothesis(spelled, score, score - length_reward * (len(spelled) + 1))
 
-    return [
-        [hypothesis(row, score) for row, score in zip(*utterance, strict=True) if score > impossible]
-        for utterance in zip(finished.tokens.tolist(), finished.scores.tolist(), strict=True)
-    ]
+    columns = (beam.utterance.tolist(), beam.finished_tokens.tolist(), beam.finished_scores.tolist())
+    return {
+        utterance: [hypothesis(row, score) for row, score in zip(rows, scores, strict=True) if score > IMPOSSIBLE]
+        for utterance, rows, scores in zip(*columns, strict=True)
+    }
 
 
 def _select(tokens: Tensor, index: Tensor) -> Tensor:

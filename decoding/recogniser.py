@@ -35,6 +35,7 @@ class Recogniser:
     ctc_weight: share of the CTC branch in what a model says of the next character: `(1 - w) log P_attention(c | g) +
     w log P_ctc(c | g)`, `g` what was spelled so far. It does not count for a model without a CTC branch.
     lm_weight: how much of the language model's log P(c | g) is added (shallow fusion, Gulcehre et al. 2015).
+    precision: bf16 computes the Listener in it; as in training, all else is float32.
     """
 
     def __init__(
@@ -43,18 +44,28 @@ class Recogniser:
         ctc_weight: float = 0.0,
         language_model: LanguageModel | None = None,
         lm_weight: float = 0.0,
+        precision: str = "float32",
     ):
         self.models, self.ctc_weight = [model.eval() for model in models], ctc_weight
         self.language_model, self.lm_weight = language_model if lm_weight else None, lm_weight
+        self.precision = precision
 
     def listen(self, features: Tensor, feature_lengths: Tensor) -> tuple[Heard, ...]:
         """`features (B, T, D)`, `feature_lengths (B,)`."""
-        return tuple(self.prepare(model.listen(features, feature_lengths)) for model in self.models)
+        with torch.autocast(features.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return tuple(self.prepare(model.listen(features, feature_lengths)) for model in self.models)
 
     def prepare(self, listened: Listened) -> Heard:
         use_ctc = self.ctc_weight > 0 and listened.ctc_log_probs is not None
         ctc = ctc_prefix.prepare(listened.ctc_log_probs, listened.ctc_lengths) if use_ctc else None
         return Heard(listened.memory, ctc)
+
+    def select(self, heard: tuple[Heard, ...], utterances: Tensor) -> tuple[Heard, ...]:
+        """What was heard of these utterances alone."""
+        return tuple(
+            Heard(Memory(*_some(memory, utterances)), ctc and ctc_prefix.Frames(*_some(ctc, utterances)))
+            for memory, ctc in heard
+        )
 
     def initial_state(self, heard: tuple[Heard, ...], rows: int = 1) -> States:
         """State before `<sos>` for `rows` hypotheses of each utterance.
@@ -87,6 +98,10 @@ class Recogniser:
         return total, (*new, lm_state)
 
 
+def _some(parts: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor.index_select(0, rows) for tensor in parts)
+
+
 def reorder(states: States, rows: Tensor) -> States:
     """The states of `rows (N,)`, in that order."""
-    return tuple(tuple(tensor.index_select(0, rows) for tensor in state) for state in states)
+    return tuple(_some(state, rows) for state in states)

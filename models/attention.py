@@ -93,7 +93,9 @@ class LocationAttention(DotAttention):
         location = self.location(past.movedim(1, 3).reshape(B * H * Q, 2, S).to(query.dtype))  # (B H Q, CHANNELS, S)
         hidden = (query.unsqueeze(3) + keys.unsqueeze(2)).flatten(0, 3)  # (B H Q S, A)
         location = location.transpose(1, 2).reshape(-1, self.CHANNELS)
-        hidden = torch.addmm(hidden, location, self.location_key.weight.T).tanh().view(B, H, Q, S, -1)
+        hidden = (
+            hidden.addmm_(location, self.location_key.weight.T).tanh_().view(B, H, Q, S, -1)
+        )  # in place: it is large
         return torch.einsum("bhqsa,ha->bhqs", hidden, self.energy.to(hidden.dtype))
 
 

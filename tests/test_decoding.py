@@ -26,6 +26,9 @@ class Scripted:
         N = len(memories[0]) * rows
         return ((torch.zeros(N, dtype=torch.long), torch.zeros(N, dtype=torch.long)),)
 
+    def select(self, memories, utterances):
+        return (memories[0][utterances],)
+
     def step(self, token, states, memories):
         ((before, count),) = states
         utterance = memories[0].repeat_interleave(len(token) // len(memories[0]))
