@@ -13,6 +13,7 @@ from benchmarks.textbook_beam import textbook_beam
 from dataset import FeatureDataset, collate, load_corpus
 from decoding.beam_search import beam_search
 from decoding.recogniser import Recogniser, character_limits
+from decoding.transcribe import fill_batches, frames_to_spare
 from models.las import LAS
 from utils.buckets import BucketSampler
 from utils.corpus import FeatureFormat, find_partition
@@ -90,9 +91,15 @@ def project_decoder(model: LAS, search: Search) -> Decoder:
 
     @torch.no_grad()
     def decode(task: Task) -> Hypotheses:
-        heard = recogniser.listen(task.features, task.lengths)
-        beams = beam_search(recogniser, heard, task.limits, search.beam_size, search.length_reward)
-        return [[hypothesis.tokens for hypothesis in beam] for beam in beams]
+        found = {}
+        frames = frames_to_spare(task.features.device, search.beam_size)
+        for batch in fill_batches(task.lengths.tolist(), frames):  # as test.py does
+            rows = torch.tensor([item.index for item in batch])
+            lengths = task.lengths[rows]
+            heard = recogniser.listen(task.features[rows, : lengths.max()], lengths)
+            beams = beam_search(recogniser, heard, task.limits[rows], search.beam_size, search.length_reward)
+            found |= dict(zip(rows.tolist(), beams, strict=True))
+        return [[hypothesis.tokens for hypothesis in found[row]] for row in range(len(found))]
 
     return decode
 

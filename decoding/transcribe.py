@@ -39,6 +39,11 @@ class DecodingOptions:
         return f"beam {self.beam_size}" if self.mode == "beam" else "greedy"
 
 
+def frames_to_spare(device: torch.device, beam_size: int) -> int:
+    """How many frames a batch may have."""
+    return memory_to_spare(device) // (beam_size * BYTES)
+
+
 def fill_batches(lengths: Sequence[int], frames: int) -> list[list[Item]]:
     """Utterances of like length together, longest first, as many as make up to `frames` with their padding."""
     batches: list[list[Item]] = []
@@ -81,7 +86,7 @@ def for_all(
         return [result for half in (slice(0, B // 2), slice(B // 2, B)) for result in run(batch.rows(half))]
 
     found: dict[int, T] = dict(done or {})
-    batches = fill_batches(corpus.lengths, memory_to_spare(device) // (beam_size * BYTES))[team.rank :: team.size]
+    batches = fill_batches(corpus.lengths, frames_to_spare(device, beam_size))[team.rank :: team.size]
     batches = [rest for batch in batches if (rest := [item for item in batch if item.index not in found])]
     loader = make_loader(FeatureDataset(corpus), batches, workers=0, device=device)
     total = sum(map(len, batches))
