@@ -22,6 +22,7 @@ from utils.augment import Augmentation
 from utils.buckets import BucketSampler
 from utils.checkpoint import save_checkpoint
 from utils.device import choose_device, choose_precision, is_out_of_memory
+from utils.diagnosis import PATIENCE, diagnose
 from utils.distributed import Team, assemble
 from utils.environment import environment
 from utils.errors import UserError, run_command
@@ -36,13 +37,8 @@ from utils.tracking import Tracker
 from utils.visualization import draw_epoch
 from utils.vocabulary import VOCABULARY
 
-PATIENCE = 8  # epochs without alignment before a run says so
 MAX_BAD_STEPS = 3  # losses in a row that are not finite before a run stops
-ADVICE = """not aligned after {epoch} epochs: attention does not move along the speech (monotonicity {value:.2f}).
-What usually helps, in this order: training.ctc_weight=0.3 with at most 4x time reduction (two strides of 2);
-training.guided_attention=1; training.teacher_forcing.start=1.0 without stages until aligned;
-model.attention.kind=location; a lower or higher training.learning_rate; augment.from_epoch after alignment; more
-speech. Small corpora need more epochs."""
+LISTED = 24  # dev utterances in wandb's table of predictions
 
 
 class Trainer:
@@ -178,7 +174,7 @@ class Trainer:
                         picture = draw_epoch(self.folder / "attention", epoch, maps, row, is_best)
                     self._save(is_best)
                     summary = {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]}
-                    tracker.log(epoch, row, picture, predictions, summary)
+                    tracker.log(epoch, row, picture, predictions[:LISTED], summary)
                     self._summarise(row, is_best)
         finally:
             tracker.finish()
@@ -346,8 +342,9 @@ class Trainer:
             f"{row['dev_monotonicity']:.2f}, {row['seconds']:.0f} s{', best' if is_best else ''}"
         )
         spelling = row["epoch"] - self.config.training.ctc_epochs
-        if spelling > 0 and spelling % PATIENCE == 0 and row["dev_monotonicity"] < ALIGNED:
-            self.say(ADVICE.format(epoch=row["epoch"], value=row["dev_monotonicity"]))
+        if spelling > 0 and spelling % PATIENCE == 0:
+            for warning in diagnose(row, row["epoch"]):
+                self.say(warning)
 
 
 def train(config: Config, device: torch.device, team: Team) -> None:

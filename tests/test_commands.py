@@ -62,6 +62,10 @@ def test_it_learns_and_aligns(trained):
     assert metrics["data_wait"].between(0, 1).all()
     assert "found: F23 layout, 12-dim mfcc, transcripts with sos/eos: train, 96 utterances" in result.stdout
     assert "time reduction 4x, data has 9." in result.stdout
+    assert best["dev_coverage"] > 0.8
+    assert best["dev_sharpness"] > metrics["dev_sharpness"][0] + 0.2
+    assert best["dev_unended"] == best["dev_loops"] == 0
+    assert "What usually helps" not in result.stdout.partition("epoch  16")[2]
 
 
 def test_what_a_run_leaves(trained):
@@ -349,6 +353,20 @@ def test_a_run_that_does_not_align_says_so(toy_root, tmp_path):
     result = run("train.py", *arguments, "training.learning_rate=1e-9")
     assert "not aligned after 8 epochs" in result.stdout
     assert "training.ctc_weight=0.3" in result.stdout
+
+
+def test_a_run_of_an_older_version_goes_on(trained, toy_root, tmp_path):
+    """Its rows lack what is measured by now."""
+    folder, _, arguments = trained
+    mine = tmp_path / "toy"
+    shutil.copytree(folder, mine)
+    last = load_checkpoint(mine / "last.pt")
+    new = ("dev_coverage", "dev_sharpness", "dev_unended", "dev_loops")
+    last["history"] = [{key: value for key, value in row.items() if key not in new} for row in last["history"]]
+    torch.save(last, mine / "last.pt")
+    run("train.py", *arguments, f"run.dir={tmp_path}", "training.epochs=25")
+    metrics = pd.read_csv(mine / "metrics.csv")
+    assert metrics["dev_coverage"].isna().tolist() == [True] * 24 + [False]
 
 
 def test_no_memory_for_a_batch_names_the_keys_to_turn(toy_root, tmp_path, monkeypatch):
