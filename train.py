@@ -30,6 +30,7 @@ from utils.evaluation import evaluate, utterances_to_show
 from utils.files import replacing
 from utils.learner import Learner
 from utils.logs import make_logger, silence
+from utils.report import report_epoch
 from utils.resume import check_same_run, load_last, start_from
 from utils.schedules import ALIGNED, learning_rate, progress, teacher_forcing_rate, time_is_up
 from utils.stopping import Stopped, StopRequest
@@ -175,12 +176,14 @@ class Trainer:
                     self._save(is_best)
                     summary = {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]}
                     tracker.log(epoch, row, picture, predictions[:LISTED], summary)
+                    if self.team.leads:
+                        report_epoch(self.folder, epoch, maps, predictions, is_best, self.say)
                     self._summarise(row, is_best)
         finally:
             tracker.finish()
         self.say(
             f"best: epoch {best['epoch']}, dev distance {best['dev_distance']:.2f} (greedy); look at "
-            f"{self.folder / 'attention' / 'first-and-best.png'}; next: python test.py, which searches with a beam"
+            f"{self.folder / 'report.html'}; next: python test.py, which searches with a beam"
         )
 
     def _badness(self, row: dict) -> tuple[bool, float]:
@@ -312,6 +315,15 @@ class Trainer:
 
     # --------------------------------------------------------------------------------------------------------- keeping
 
+    @property
+    def surroundings(self) -> dict[str, str]:
+        """What the run's report says of machine, model and data."""
+        said = {**environment(self.device), "precision": self.precision, "processes": str(self.team.size)}
+        said["parameters"] = f"{self.learner.model.parameter_count:,}"
+        for role, corpus in (("train", self.train_corpus), ("dev", self.dev_corpus)):
+            said[role] = f"{len(corpus):,} utterances, {corpus.hours:.2f} hours"
+        return said
+
     def _save(self, is_best: bool) -> None:
         if not self.team.leads:
             return
@@ -360,6 +372,8 @@ def train(config: Config, device: torch.device, team: Team) -> None:
     if team.leads:
         with replacing(folder / "config.yaml") as beside:
             beside.write_text(to_yaml(config.model_dump()), encoding="utf-8")
+        with replacing(folder / "environment.yaml") as beside:
+            beside.write_text(to_yaml(trainer.surroundings), encoding="utf-8")
     trainer.fit()
 
 

@@ -15,8 +15,8 @@ speech. Small corpora need more epochs."""
 ENDING = """What usually helps: decoding.ctc_weight=0.3 with training.ctc_weight above 0, since the CTC branch knows
 where speech ends; more epochs; transcripts that say all that is said."""
 LOOPING = """What usually helps: model.attention.kind=location, which sees where it looked before;
-decoding.ctc_weight=0.3 with training.ctc_weight above 0; training.teacher_forcing stages, so that it learns to go on after its own mistakes;
-more epochs, or a higher model.speller.dropout where train loss is far below dev loss."""
+decoding.ctc_weight=0.3 with training.ctc_weight above 0; training.teacher_forcing stages, so that it learns to go on
+after its own mistakes; more epochs, or a higher model.speller.dropout where train loss is far below dev loss."""
 
 
 def diagnose(metrics: Mapping[str, float], epoch: int) -> list[str]:
