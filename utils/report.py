@@ -15,7 +15,7 @@ import Levenshtein
 import pandas as pd
 import yaml
 
-from utils.diagnosis import diagnose
+from utils.diagnosis import PATIENCE, diagnose
 from utils.errors import UserError, run_command
 from utils.files import replacing
 from utils.kept_maps import keep_maps, kept_maps
@@ -96,7 +96,8 @@ def gather(folder: Path) -> dict:
     settings, environment = (_read_yaml(folder / name) for name in ("config.yaml", "environment.yaml"))
     training = settings.get("training", {})
     best = _best_epoch(rows, training.get("ctc_epochs", 0))
-    splits = [_split(path, path.stem.removeprefix("predictions-")) for path in sorted(folder.glob("predictions-*.csv"))]
+    decoded = sorted(folder.glob("predictions-*.csv"), key=lambda path: path.stat().st_mtime, reverse=True)
+    splits = [_split(path, path.stem.removeprefix("predictions-")) for path in decoded]
     if (folder / BEST_TEXTS).exists():
         dev = settings.get("data", {}).get("dev", "dev")
         splits.append(_split(folder / BEST_TEXTS, f"{dev}, greedy, epoch {best}"))
@@ -107,7 +108,7 @@ def gather(folder: Path) -> dict:
         "rows": rows,
         "best": best,
         "aligned": ALIGNED,
-        "warnings": diagnose(rows[-1], rows[-1]["epoch"]) if spelling > 0 else [],
+        "warnings": diagnose(rows[-1], rows[-1]["epoch"]) if spelling >= PATIENCE else [],
         "maps": kept_maps(folder / "attention", MAP_BYTES, [best] if best else []),
         "splits": splits,
         "settings": settings,

@@ -19,8 +19,8 @@ function number(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
   if (size === 0 || Number.isInteger(value)) return value.toLocaleString("en");
-  if (size < 0.001) return value.toExponential(1);
-  return value.toLocaleString("en", { maximumFractionDigits: size < 0.1 ? 4 : size < 1 ? 3 : size < 100 ? 2 : 0 });
+  if (size < 0.0001) return value.toExponential(1);
+  return value.toLocaleString("en", { maximumFractionDigits: size < 0.001 ? 5 : size < 0.1 ? 4 : size < 1 ? 3 : size < 100 ? 2 : 0 });
 }
 const percent = (value) => (value === null || value === undefined ? "–" : `${number(Math.round(value * 10000) / 100)} %`);
 function duration(seconds) {

@@ -3,7 +3,7 @@ const PANELS = [
   { title: "Loss", unit: "nats a character", series: [["train_loss", "train"], ["dev_loss", "dev"], ["train_ctc_loss", "train, CTC"]] },
   { title: "Dev distance", unit: "characters an utterance", series: [["dev_distance", "decoded"], ["dev_ctc_distance", "CTC alone"]] },
   { title: "Dev error rates", unit: "%", scale: 100, series: [["dev_cer", "CER"], ["dev_wer", "WER"]] },
-  { title: "Attention on dev", unit: "0 to 1", bounds: [0, 1], threshold: [DATA.aligned, "aligned"],
+  { title: "Attention on dev", unit: "0 to 1", bounds: [0, 1], show: (value) => (value === null ? "–" : value.toFixed(2)), threshold: [DATA.aligned, "aligned"],
     series: [["dev_monotonicity", "monotonicity"], ["dev_coverage", "coverage"], ["dev_sharpness", "sharpness"]] },
   { title: "Dev texts gone astray", unit: "% of utterances", scale: 100, bounds: [0, 100],
     series: [["dev_unended", "no end"], ["dev_loops", "loops"]] },
@@ -18,7 +18,7 @@ const panels = [];
 function focusEpoch(index) { panels.forEach((panel) => panel.focus(index)); }
 
 function makePanel(panel) {
-  const factor = panel.scale || 1;
+  const factor = panel.scale || 1, write = panel.show || number;
   const series = panel.series
     .map(([key, label], place) => ({ label, colour: COLOURS[place], values: DATA.rows.map((row) => (key in row ? row[key] * factor : null)) }))
     .filter((one) => one.values.some((value) => value !== null));
@@ -83,7 +83,7 @@ function makePanel(panel) {
     cross.setAttribute("x2", x.at(epochs[at]));
     series.forEach((one, place) => {
       const value = one.values[at];
-      shown[place].textContent = number(value);
+      shown[place].textContent = write(value);
       dots[place].setAttribute("visibility", index === null || value === null ? "hidden" : "visible");
       if (value !== null) { dots[place].setAttribute("cx", x.at(epochs[at])); dots[place].setAttribute("cy", y.at(value)); }
     });
@@ -100,7 +100,7 @@ function makePanel(panel) {
     const index = nearest(event);
     focusEpoch(index);
     tip.show(event, el("b", {}, `epoch ${epochs[index]}${epochs[index] === DATA.best ? ", best" : ""}`),
-      ...series.map((one) => el("span", {}, el("span", { class: "swatch", style: `background:${one.colour}` }), `${one.label} ${number(one.values[index])}`)));
+      ...series.map((one) => el("span", {}, el("span", { class: "swatch", style: `background:${one.colour}` }), `${one.label} ${write(one.values[index])}`)));
   }, () => focusEpoch(null));
   picture.addEventListener("click", (event) => showMaps(epochs[nearest(event)]));
 }

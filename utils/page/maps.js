@@ -1,7 +1,7 @@
 // Attention maps, an epoch at a time. A grey pixel is the square root of a weight.
 const STOPS = {
   light: [[255, 255, 255], [214, 228, 240], [120, 170, 210], [43, 108, 176], [22, 40, 90]],
-  dark: [[20, 22, 26], [58, 30, 92], [164, 48, 112], [244, 128, 84], [252, 236, 180]],
+  dark: [[20, 22, 26], [88, 40, 124], [190, 58, 116], [248, 146, 92], [252, 236, 180]],
 };
 const ROW_WITH_LETTER = 9, TALLEST = 560, LOWEST = 150;
 const MAPS = DATA.maps.epochs, UTTERANCES = DATA.maps.utterances;
@@ -46,7 +46,7 @@ const views = UTTERANCES.map((utterance, place) => {
     let labels = text.map((character, u) => [u + 0.5, visible(character)]);
     if (!letters) { // no room for each: the words, where they begin
       const words = utterance.characters.slice(0, -1).join("").matchAll(/\S+/g);
-      let free = -1;
+      let free = 0;
       labels = [...words].map((word) => [word.index + 0.5, word[0].length > 9 ? `${word[0].slice(0, 8)}…` : word[0]])
         .filter(([u]) => { if (u * row < free) return false; free = u * row + 11; return true; });
     }
