@@ -91,8 +91,8 @@ def test_the_slider_moves_the_maps(page):
     slider.send_keys("\ue010")  # end: the same pictures again
     wait_for(lambda: pixels(page) == last)
     # A sharp diagonal: of the last map, the cells on it are far from the paper's white, those beside it are white.
-    row = "const c = document.querySelector('canvas.weights').getContext('2d'); return [...c.getImageData(0, 5, 13, 1).data]"
-    values = page.execute_script(row)
+    row = "document.querySelector('canvas.weights').getContext('2d').getImageData(0, 5, 13, 1).data"
+    values = page.execute_script(f"return [...{row}]")
     on, beside = sum(values[20:23]), sum(values[36:39])
     assert on < 200
     assert beside == 3 * 255
