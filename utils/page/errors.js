@@ -15,8 +15,9 @@ function drawConfusion() {
   const largest = Math.max(1e-9, ...shown.filter((one) => one.of >= 5).map((one) => one.share));
   const cell = 18, edge = 22, size = edge + cell * symbols.length;
   const at = (index) => edge + cell * index;
-  const picture = svg("svg", { viewBox: `0 -16 ${size} ${size + 16}`, role: "img", "aria-label": "Confusion of characters" },
+  const picture = svg("svg", { viewBox: `-16 -16 ${size + 16} ${size + 16}`, role: "img", "aria-label": "Confusion of characters" },
     svg("text", { x: edge + (size - edge) / 2, y: -8 }, "recognised →"),
+    svg("text", { transform: `translate(-8 ${edge + (size - edge) / 2}) rotate(-90)` }, "← said"),
     ...symbols.flatMap((symbol, index) => [
       svg("text", { x: at(index) + cell / 2, y: edge - 10 }, visible(symbol)),
       svg("text", { x: edge - 10, y: at(index) + cell / 2 }, visible(symbol)),
