@@ -70,8 +70,7 @@ def sharpness(attention: Tensor) -> float:
     S = attention.size(1)
     if S == 1:
         return 1.0
-    weights = attention.double()
-    entropy = torch.special.entr(weights / weights.sum(1, keepdim=True)).sum(1)
+    entropy = torch.special.entr(attention / attention.sum(1, keepdim=True)).sum(1)
     return max(0.0, float(1 - entropy.mean() / math.log(S)))
 
 
