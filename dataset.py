@@ -53,6 +53,10 @@ class Corpus:
         return len(self.paths)
 
     @property
+    def hours(self) -> float:
+        return sum(self.lengths) / FRAMES_PER_SECOND / 3600
+
+    @property
     def frames_per_character(self) -> float:
         return sum(self.lengths) / sum(map(len, self.texts))
 
@@ -200,10 +204,9 @@ def _describe(name: str, partition: Partition, corpus: Corpus, boundaries: bool)
     transcripts = "no transcripts"
     if corpus.texts is not None:
         transcripts = f"transcripts {'with' if boundaries else 'without'} sos/eos"
-    hours = sum(corpus.lengths) / FRAMES_PER_SECOND / 3600
     return (
         f"found: {semester} layout, {dim}-dim {layout.features}{order}, {transcripts}: "
-        f"{name}, {len(corpus):,} utterances, {hours:.2f} hours"
+        f"{name}, {len(corpus):,} utterances, {corpus.hours:.2f} hours"
     )
 
 

@@ -28,6 +28,7 @@ from utils.errors import UserError, run_command
 from utils.files import replacing
 from utils.logs import make_logger, silence
 from utils.metrics import score
+from utils.report import write_report
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -86,6 +87,8 @@ def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: 
         predictions = folder / f"predictions-{split}.csv"
         write_csv(predictions, pd.DataFrame(table))
         say(f"{predictions}: references and hypotheses")
+        if write_report(folder, say):
+            say(f"{folder / 'report.html'}: its table has them, with what differs marked")
         result = score(corpus.texts, texts)
         summary = f"distance {result.distance:.3f}, CER {result.cer:.2%}, WER {result.wer:.2%}, ".replace("%", " %")
     kept.finish()

@@ -22,6 +22,7 @@ from utils.augment import Augmentation
 from utils.buckets import BucketSampler
 from utils.checkpoint import save_checkpoint
 from utils.device import choose_device, choose_precision, is_out_of_memory
+from utils.diagnosis import PATIENCE, diagnose
 from utils.distributed import Team, assemble
 from utils.environment import environment
 from utils.errors import UserError, run_command
@@ -29,6 +30,7 @@ from utils.evaluation import evaluate, utterances_to_show
 from utils.files import replacing
 from utils.learner import Learner
 from utils.logs import make_logger, silence
+from utils.report import report_epoch
 from utils.resume import check_same_run, load_last, start_from
 from utils.schedules import ALIGNED, learning_rate, progress, teacher_forcing_rate, time_is_up
 from utils.stopping import Stopped, StopRequest
@@ -36,13 +38,8 @@ from utils.tracking import Tracker
 from utils.visualization import draw_epoch
 from utils.vocabulary import VOCABULARY
 
-PATIENCE = 8  # epochs without alignment before a run says so
 MAX_BAD_STEPS = 3  # losses in a row that are not finite before a run stops
-ADVICE = """not aligned after {epoch} epochs: attention does not move along the speech (monotonicity {value:.2f}).
-What usually helps, in this order: training.ctc_weight=0.3 with at most 4x time reduction (two strides of 2);
-training.guided_attention=1; training.teacher_forcing.start=1.0 without stages until aligned;
-model.attention.kind=location; a lower or higher training.learning_rate; augment.from_epoch after alignment; more
-speech. Small corpora need more epochs."""
+LISTED = 24  # dev utterances in wandb's table of predictions
 
 
 class Trainer:
@@ -178,13 +175,15 @@ class Trainer:
                         picture = draw_epoch(self.folder / "attention", epoch, maps, row, is_best)
                     self._save(is_best)
                     summary = {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]}
-                    tracker.log(epoch, row, picture, predictions, summary)
+                    tracker.log(epoch, row, picture, predictions[:LISTED], summary)
+                    if self.team.leads:
+                        report_epoch(self.folder, epoch, maps, predictions, is_best, self.say)
                     self._summarise(row, is_best)
         finally:
             tracker.finish()
         self.say(
             f"best: epoch {best['epoch']}, dev distance {best['dev_distance']:.2f} (greedy); look at "
-            f"{self.folder / 'attention' / 'first-and-best.png'}; next: python test.py, which searches with a beam"
+            f"{self.folder / 'report.html'}; next: python test.py, which searches with a beam"
         )
 
     def _badness(self, row: dict) -> tuple[bool, float]:
@@ -316,6 +315,15 @@ class Trainer:
 
     # --------------------------------------------------------------------------------------------------------- keeping
 
+    @property
+    def surroundings(self) -> dict[str, str]:
+        """What the run's report says of machine, model and data."""
+        said = {**environment(self.device), "precision": self.precision, "processes": str(self.team.size)}
+        said["parameters"] = f"{self.learner.model.parameter_count:,}"
+        for role, corpus in (("train", self.train_corpus), ("dev", self.dev_corpus)):
+            said[role] = f"{len(corpus):,} utterances, {corpus.hours:.2f} hours"
+        return said
+
     def _save(self, is_best: bool) -> None:
         if not self.team.leads:
             return
@@ -346,8 +354,9 @@ class Trainer:
             f"{row['dev_monotonicity']:.2f}, {row['seconds']:.0f} s{', best' if is_best else ''}"
         )
         spelling = row["epoch"] - self.config.training.ctc_epochs
-        if spelling > 0 and spelling % PATIENCE == 0 and row["dev_monotonicity"] < ALIGNED:
-            self.say(ADVICE.format(epoch=row["epoch"], value=row["dev_monotonicity"]))
+        if spelling > 0 and spelling % PATIENCE == 0:
+            for warning in diagnose(row, row["epoch"]):
+                self.say(warning)
 
 
 def train(config: Config, device: torch.device, team: Team) -> None:
@@ -363,6 +372,8 @@ def train(config: Config, device: torch.device, team: Team) -> None:
     if team.leads:
         with replacing(folder / "config.yaml") as beside:
             beside.write_text(to_yaml(config.model_dump()), encoding="utf-8")
+        with replacing(folder / "environment.yaml") as beside:
+            beside.write_text(to_yaml(trainer.surroundings), encoding="utf-8")
     trainer.fit()
 
 

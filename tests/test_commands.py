@@ -22,6 +22,7 @@ from train import Trainer
 from utils.checkpoint import load_checkpoint
 from utils.distributed import SINGLE
 from utils.errors import UserError
+from utils.report import gather
 
 HOME = Path(__file__).parents[1]
 ENVIRONMENT = {"OMP_NUM_THREADS": "2", **os.environ}  # as many threads in every run: sums depend on how they are split
@@ -62,6 +63,10 @@ def test_it_learns_and_aligns(trained):
     assert metrics["data_wait"].between(0, 1).all()
     assert "found: F23 layout, 12-dim mfcc, transcripts with sos/eos: train, 96 utterances" in result.stdout
     assert "time reduction 4x, data has 9." in result.stdout
+    assert best["dev_coverage"] > 0.8
+    assert best["dev_sharpness"] > metrics["dev_sharpness"][0] + 0.2
+    assert best["dev_unended"] == best["dev_loops"] == 0
+    assert "What usually helps" not in result.stdout.partition("epoch  16")[2]
 
 
 def test_what_a_run_leaves(trained):
@@ -78,6 +83,14 @@ def test_what_a_run_leaves(trained):
         assert line in log
     best = load_checkpoint(folder / "best.pt")
     metrics = pd.read_csv(folder / "metrics.csv")
+    texts = pd.read_csv(folder / "dev-best.csv", keep_default_na=False)
+    assert len(texts) == 12
+    assert texts["distance"].mean() == pytest.approx(metrics["dev_distance"].min(), rel=1e-5)
+    report = gather(folder)
+    assert [one["epoch"] for one in report["maps"]["epochs"]] == list(range(1, 25))
+    assert report["best"] == best["epoch"]
+    assert report["environment"]["train"].startswith("96 utterances, 0.0")
+    assert "report.html: cannot" not in result.stdout
     assert best["epoch"] == metrics["dev_distance"].idxmin() + 1
 
 
@@ -129,6 +142,8 @@ def test_a_split_is_scored(trained, toy_root):
     assert last.startswith(f"dev: 12 utterances, distance {distance:.3f}, CER {cer:.2f} %, WER ")
     assert last.endswith(" s (beam 4)")
     assert cer < 10
+    assert f"{folder / 'report.html'}: its table has them" in result.stdout
+    assert "predictions-dev.csv" in (folder / "report.html").read_text()
     greedy = run("test.py", *arguments, "--split", "dev", "decoding.mode=greedy").stdout.strip().splitlines()[-1]
     assert greedy.endswith(" s (greedy)")
     metrics = pd.read_csv(folder / "metrics.csv")
@@ -349,6 +364,28 @@ def test_a_run_that_does_not_align_says_so(toy_root, tmp_path):
     result = run("train.py", *arguments, "training.learning_rate=1e-9")
     assert "not aligned after 8 epochs" in result.stdout
     assert "training.ctc_weight=0.3" in result.stdout
+
+
+def test_training_goes_on_where_the_report_cannot_be_written(toy_root, tmp_path):
+    (tmp_path / "blind" / "report.html").mkdir(parents=True)
+    arguments = [*SMALL, f"data.root={toy_root}", f"run.dir={tmp_path}", "run.name=blind", "training.epochs=2"]
+    result = run("train.py", *arguments)
+    assert result.stdout.count("report.html: cannot be written (IsADirectoryError") == 2
+    assert len(pd.read_csv(tmp_path / "blind" / "metrics.csv")) == 2
+
+
+def test_a_run_of_an_older_version_goes_on(trained, toy_root, tmp_path):
+    """Its rows lack what is measured by now."""
+    folder, _, arguments = trained
+    mine = tmp_path / "toy"
+    shutil.copytree(folder, mine)
+    last = load_checkpoint(mine / "last.pt")
+    new = ("dev_coverage", "dev_sharpness", "dev_unended", "dev_loops")
+    last["history"] = [{key: value for key, value in row.items() if key not in new} for row in last["history"]]
+    torch.save(last, mine / "last.pt")
+    run("train.py", *arguments, f"run.dir={tmp_path}", "training.epochs=25")
+    metrics = pd.read_csv(mine / "metrics.csv")
+    assert metrics["dev_coverage"].isna().tolist() == [True] * 24 + [False]
 
 
 def test_no_memory_for_a_batch_names_the_keys_to_turn(toy_root, tmp_path, monkeypatch):

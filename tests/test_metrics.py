@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.metrics import monotonicity, score
+from utils.metrics import coverage, monotonicity, repetition, score, sharpness
 
 
 def slow_distance(a, b) -> int:
@@ -50,3 +50,37 @@ def test_monotonicity_of_a_flat_map_is_near_zero():
     flat = torch.full((20, 40), 1 / 40) + 1e-4 * torch.from_numpy(np.random.default_rng(0).random((20, 40))).float()
     assert abs(monotonicity(flat / flat.sum(1, keepdim=True))) < 0.05
     assert monotonicity(flat[:1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("positions", "expected"),
+    [
+        (list(range(0, 40, 2)), 1.0),  # a diagonal, however sharp, reads everything
+        (list(range(0, 40, 2)) * 2, 1.0),
+        ([20] * 20, 5 / 40),  # stands still: the step, and a character's length to either side
+        (list(range(20)), 22 / 40),  # skips the second half
+        ([0, 39] * 10, 6 / 40),
+    ],
+)
+def test_coverage(positions, expected):
+    assert coverage(one_hot(positions, 40)) == pytest.approx(expected)
+    assert coverage(torch.full((20, 40), 1 / 40)) == 1
+    assert coverage(torch.ones(1, 1)) == 1
+
+
+def test_sharpness_is_one_for_a_single_step_none_for_all_and_between_for_some():
+    assert sharpness(one_hot([3, 7, 9], 40)) == 1
+    assert sharpness(torch.full((20, 40), 1 / 40)) == pytest.approx(0)
+    four = torch.zeros(10, 64)
+    four[:, 8:12] = 1 / 4
+    assert sharpness(four) == pytest.approx(1 - np.log(4) / np.log(64))
+    assert sharpness(torch.ones(3, 1)) == 1
+
+
+def test_repetition_tells_a_loop_from_a_text():
+    text = "HE HOPED THERE WOULD BE STEW FOR DINNER TURNIPS AND CARROTS AND BRUISED POTATOES AND FAT MUTTON PIECES"
+    assert repetition(text) < 0.15
+    assert repetition("FIFTY TWO FIFTY THREE") < 0.3
+    assert repetition(text + " AND FAT MUTTON PIECES" * 6) > 0.5
+    assert repetition("A" * 50) > 0.9
+    assert repetition("") == repetition("ABC") == repetition("ABCD") == 0

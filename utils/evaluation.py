@@ -1,5 +1,6 @@
 """How good a model is on dev: loss, distance, alignment, and the maps and texts that show it."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,12 @@ from decoding.greedy import ctc_greedy, greedy_search
 from decoding.recogniser import Recogniser, character_limits
 from models.las import LAS, las_loss
 from utils.distributed import SINGLE, Team
-from utils.metrics import monotonicity, score
+from utils.metrics import coverage, monotonicity, repetition, score, sharpness
 from utils.visualization import AttentionMap
 from utils.vocabulary import decode
 
-MAPS, PREDICTIONS = 3, 24  # utterances drawn, and listed, every epoch
+MAPS = 3  # utterances drawn every epoch
+LOOPS = 0.3  # repetition beyond the reference's from which on a hypothesis counts as looping
 
 
 def utterances_to_show(corpus: Corpus) -> list[int]:
@@ -31,8 +33,11 @@ class _Utterance(NamedTuple):
     """What became of one."""
 
     text: str
+    ended: bool  # before the limit of characters
     ctc_text: str | None
     monotonicity: float
+    coverage: float
+    sharpness: float
 
 
 @torch.no_grad()
@@ -52,8 +57,9 @@ def evaluate(
     attention alone may loop to its limit long after it aligns.
     spell: False where the Speller is not trained yet: what counts as recognised is then what the CTC branch reads.
     team: processes whose loaders together have all utterances; each returns the result for all.
-    Returns metrics, the attention maps of the utterances `shown`, and `(id, reference, hypothesis, distance)` of the
-    first few utterances.
+    Returns metrics, the attention maps of the utterances `shown`, and `(id, reference, hypothesis, distance)` of all
+    utterances. Among the metrics: `dev_unended` and `dev_loops`, the shares of hypotheses that ran to their limit of
+    characters, and that repeat themselves far more than their references do.
     """
     corpus: Corpus = loader.dataset.corpus
     recogniser = Recogniser([model], ctc_weight)
@@ -77,7 +83,9 @@ def evaluate(
             labels = [*corpus.texts[index], "<eos>"]
             weights = attention[row, :, : len(labels), : steps[row]].mean(0).float().cpu()  # heads averaged
             ctc_text = None if read is None else decode(read[row])
-            found[index] = _Utterance(decode(heard[row]), ctc_text, monotonicity(weights))
+            ended = len(heard[row]) < int(limits[row])
+            instruments = monotonicity(weights), coverage(weights), sharpness(weights)
+            found[index] = _Utterance(decode(heard[row]), ended, ctc_text, *instruments)
             if index in shown:
                 seconds = corpus.lengths[index] / FRAMES_PER_SECOND
                 maps[index] = AttentionMap(corpus.paths[index].stem, labels, weights.numpy(), seconds)
@@ -85,19 +93,27 @@ def evaluate(
     shares = team.gather((found, maps, loss_sum, characters))
     found = {index: utterance for share in shares for index, utterance in share[0].items()}
     maps = {index: drawn for share in shares for index, drawn in share[1].items()}
-    texts = [found[index].text for index in range(len(corpus))]
+    utterances = [found[index] for index in range(len(corpus))]
+    texts = [one.text for one in utterances]
+    pairs = list(zip(corpus.texts, texts, strict=True))
     result = score(corpus.texts, texts)
+
+    def mean(values: Iterable[float]) -> float:
+        return sum(values) / len(corpus)
+
     metrics = {
         "dev_loss": sum(share[2] for share in shares) / sum(share[3] for share in shares),
         "dev_distance": result.distance,
         "dev_cer": result.cer,
         "dev_wer": result.wer,
-        "dev_monotonicity": sum(found[index].monotonicity for index in range(len(corpus))) / len(corpus),
+        "dev_monotonicity": mean(one.monotonicity for one in utterances),
+        "dev_coverage": mean(one.coverage for one in utterances),
+        "dev_sharpness": mean(one.sharpness for one in utterances),
+        "dev_unended": mean(not one.ended for one in utterances),
+        "dev_loops": mean(repetition(text) > repetition(true) + LOOPS for true, text in pairs),
     }
     if model.ctc is not None:
-        metrics["dev_ctc_distance"] = score(corpus.texts, [found[i].ctc_text for i in range(len(corpus))]).distance
-    listed = [
-        (corpus.paths[index].stem, corpus.texts[index], texts[index], distance(corpus.texts[index], texts[index]))
-        for index in range(min(PREDICTIONS, len(corpus)))
-    ]
+        metrics["dev_ctc_distance"] = score(corpus.texts, [one.ctc_text for one in utterances]).distance
+    names = [path.stem for path in corpus.paths]
+    listed = [(name, *pair, distance(*pair)) for name, pair in zip(names, pairs, strict=True)]
     return metrics, [maps[index] for index in shown], listed

@@ -1,11 +1,15 @@
-"""Distances between texts, and how far an attention map is a diagonal."""
+"""Distances between texts, texts that repeat themselves, and what an attention map looks like, in numbers."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import Levenshtein
 import torch
 from torch import Tensor
+
+COVERED = 0.25  # attention near a step, in characters, from which on it counts as read
+NGRAM = 4  # characters in a row whose return makes a repetition
 
 
 class Score(NamedTuple):
@@ -40,3 +44,37 @@ def monotonicity(attention: Tensor) -> float:
     u, s = u - joint.sum(1) @ u, s - joint.sum(0) @ s
     spread = (joint.sum(1) @ u**2 * (joint.sum(0) @ s**2)).sqrt()
     return float(u @ joint @ s / spread) if spread > 1e-9 else 0.0
+
+
+def coverage(attention: Tensor) -> float:
+    """How much of the speech was read: the share of the S steps of a map `(U, S)` that attention came near.
+
+    A step was read where it and its neighbours, as far as a character lasts on average (S / U steps to either side),
+    got at least a quarter of a character's attention together. So 1 for any diagonal, however sharp, and for a flat
+    map; about 3 / U for one that stands still; a half where half of the utterance was skipped. Long pauses count as
+    not read.
+    """
+    U, S = attention.shape
+    reach = math.ceil(S / U)
+    sums = torch.nn.functional.pad(attention.double().sum(0).cumsum(0), (1, 0))
+    s = torch.arange(S)
+    near = sums[(s + reach + 1).clamp(max=S)] - sums[(s - reach).clamp(min=0)]
+    return float((near >= COVERED).double().mean())
+
+
+def sharpness(attention: Tensor) -> float:
+    """How far each character of a map `(U, S)` looks at one place: 1 - entropy / log S, mean over characters.
+
+    1 where all weight is on a single step, 0 where it is spread evenly over the utterance.
+    """
+    S = attention.size(1)
+    if S == 1:
+        return 1.0
+    entropy = torch.special.entr(attention / attention.sum(1, keepdim=True)).sum(1)
+    return max(0.0, float(1 - entropy.mean() / math.log(S)))
+
+
+def repetition(text: str) -> float:
+    """Share of the runs of 4 characters in `text` that stood in it before: high where a hypothesis loops."""
+    runs = [text[start : start + NGRAM] for start in range(len(text) - NGRAM + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0

@@ -1,0 +1,198 @@
+"""report.html in a real browser: Debian's chromium and chromium-driver, where they are installed."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.test_report import HOSTILE, PREDICTIONS, make_run
+from utils.report import COLUMNS, write_report
+
+CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+FLAGS += ["--disable-background-networking", "--disable-component-update"]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "a <b>run & more")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("no chromium and chromedriver here (Debian: apt-get install chromium chromium-driver)")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, run_folder):
+    """The report, as it opens on a desktop in the light; at the end, whether anything went wrong in it."""
+    look(browser, 1200, "light")
+    browser.get("about:blank")
+    browser.get_log("performance")  # what Chromium's own first page asked for
+    browser.get((run_folder / "report.html").as_uri())
+    yield browser
+    assert browser.get_log("browser") == []
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [one["params"]["request"]["url"] for one in events if one["method"] == "Network.requestWillBeSent"]
+    assert {url.split(":")[0] for url in asked} <= {"file", "data"}
+    assert {url for url in asked if url.startswith("file:")} == {(run_folder / "report.html").as_uri()}
+    assert browser.execute_script("return window.hacked") is None
+
+
+def look(browser, width: int, scheme: str) -> None:
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+
+def find(browser, css: str):
+    return browser.find_elements("css selector", css)
+
+
+def pixels(browser) -> list[str]:
+    return browser.execute_script("return [...document.querySelectorAll('canvas.weights')].map(c => c.toDataURL())")
+
+
+def wait_for(condition, seconds: float = 10):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return value
+
+
+def test_the_slider_moves_the_maps(page):
+    slider, label = find(page, "#epoch")[0], find(page, "#epoch-label")[0]
+    assert label.text == "epoch 4 (best) · distance 10 · monotonicity 0.8 · coverage 0.9 · sharpness 0.4"
+    drawn = "return document.querySelector('canvas.weights').width"
+    wait_for(lambda: page.execute_script(drawn) == 13)
+    last = pixels(page)
+    assert len(last) == 3
+    slider.send_keys("\ue012")  # arrow to the left
+    assert label.text.startswith("epoch 3 ")
+    wait_for(lambda: all(a != b for a, b in zip(last, pixels(page), strict=True)))
+    slider.send_keys("\ue011")  # home
+    assert label.text == "epoch 1 · distance 40 · monotonicity 0.2"
+    slider.send_keys("\ue010")  # end: the same pictures again
+    wait_for(lambda: pixels(page) == last)
+    # A sharp diagonal: of the last map, the cells on it are far from the paper's white, those beside it are white.
+    row = "document.querySelector('canvas.weights').getContext('2d').getImageData(0, 5, 13, 1).data"
+    values = page.execute_script(f"return [...{row}]")
+    on, beside = sum(values[20:23]), sum(values[36:39])
+    assert on < 200
+    assert beside == 3 * 255
+
+
+def test_playing_goes_through_all_epochs(page):
+    find(page, "#play")[0].click()
+    assert find(page, "#epoch-label")[0].text.startswith("epoch 1 ")
+    wait_for(lambda: find(page, "#epoch-label")[0].text.startswith("epoch 4 "))
+
+
+def test_a_curve_tells_its_values_and_leads_to_the_map(page):
+    from selenium.webdriver import ActionChains
+
+    plots = find(page, "svg.plot")
+    assert len(plots) >= 7
+    plot = find(page, "#curves .card:nth-child(2) svg")[0]
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
+    width = plot.size["width"]
+    ActionChains(page).move_to_element_with_offset(plot, -width // 2 + 45, 0).perform()
+    assert find(page, "#tip")[0].text.split("\n") == ["epoch 1", "decoded 40"]
+    assert "train 3" in find(page, "#curves .legend")[0].text  # the other panels tell the same epoch
+    ActionChains(page).click().perform()
+    assert find(page, "#epoch-label")[0].text.startswith("epoch 1 ")
+    ActionChains(page).move_to_element(find(page, "h2")[0]).perform()
+    assert not find(page, "#tip")[0].is_displayed()
+    assert "train 0.75" in find(page, "#curves .legend")[0].text
+
+
+def test_the_table_sorts_searches_and_marks_what_differs(page):
+    def column(number: int) -> list[str]:
+        return [cell.text for cell in find(page, f"#table tbody td:nth-child({number})")]
+
+    def head(number: int):
+        return find(page, f"#table th:nth-child({number})")[0]
+
+    select = find(page, "#split")[0]
+    options = [option.text for option in find(page, "#split option")]
+    select.send_keys(options[0][0])
+    assert column(1) == ["3", "1", "0"]
+    assert head(1).get_attribute("aria-sort") == "descending"
+    head(1).find_element("tag name", "button").click()
+    assert column(1) == ["0", "1", "3"]
+    assert head(1).get_attribute("aria-sort") == "ascending"
+    head(4).find_element("tag name", "button").click()
+    assert column(4) == ["dev-0", "dev-1", f"dev-2{HOSTILE}"]
+    marked = [(one.tag_name, one.text) for one in find(page, "#table tbody tr:nth-child(2) :is(del, ins)")]
+    assert marked[:2] == [("del", "B"), ("ins", "P")]
+    assert find(page, "#table tbody tr:nth-child(3) td.text")[0].text == f"ABC{HOSTILE}"
+    find(page, "#search")[0].send_keys("dead")
+    assert column(4) == ["dev-1"]
+    find(page, "#search")[0].clear()
+    page.execute_script(
+        "document.getElementById('split').selectedIndex = 1; "
+        "document.getElementById('split').dispatchEvent(new Event('change'))"
+    )
+    assert len(column(1)) == 25
+    find(page, "#more")[0].click()
+    assert len(column(1)) == 43
+
+
+def test_confusions_settings_and_names_are_plain_text(page):
+    assert find(page, "h1")[0].text == "a <b>run & more"
+    assert page.title == "a <b>run & more · run report"
+    assert "B heard as P" in find(page, "#frequent")[0].text
+    assert len(find(page, "#confusion rect.cell")) == 4
+    assert len(find(page, "#scatter circle")) == 3
+    assert HOSTILE in find(page, "#settings")[0].text
+    assert HOSTILE in find(page, "#maps h3")[0].text
+    assert find(page, "b > b, h1 b, #settings img, #maps img, #table img") == []
+
+
+@pytest.mark.parametrize("width", [320, 390, 768])
+def test_a_narrow_page_does_not_scroll_sideways(page, width):
+    look(page, width, "light")
+    page.refresh()
+    assert page.execute_script("return innerWidth") == width
+    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    beyond = (
+        "return [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
+    )
+    assert [one.get_attribute("outerHTML")[:80] for one in page.execute_script(beyond)] == []
+
+
+def test_dark_where_the_system_is(page):
+    background = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
+    ink = background.replace("backgroundColor", "color")
+    wait_for(lambda: page.execute_script("return document.querySelector('canvas.weights').width") == 13)
+    assert min(page.execute_script(background)) > 230
+    light = pixels(page)
+    look(page, 1200, "dark")
+    assert max(page.execute_script(background)) < 50
+    assert min(page.execute_script(ink)) > 200
+    wait_for(lambda: all(a != b for a, b in zip(light, pixels(page), strict=True)))  # the maps' colours too
+
+
+def test_a_folder_with_nothing_but_a_table_opens_too(browser, tmp_path):
+    pd.DataFrame(PREDICTIONS[:2], columns=COLUMNS).to_csv(tmp_path / "predictions-test.csv", index=False)
+    assert write_report(tmp_path, pytest.fail)
+    browser.get((tmp_path / "report.html").as_uri())
+    shown = [one.get_attribute("id") for one in find(browser, "section") if one.is_displayed()]
+    assert shown == ["texts", "errors"]
+    assert browser.get_log("browser") == []

@@ -1,0 +1,192 @@
+"""report.html: what it is made of. tests/test_page.py opens it in a browser."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from utils import report
+from utils.errors import UserError
+from utils.kept_maps import keep_maps, kept_maps
+from utils.report import differences, fill_page, gather, report_epoch, write_report
+from utils.visualization import AttentionMap
+
+HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
+
+
+def draw_maps(sharp: float, length: int = 12) -> list[AttentionMap]:
+    """A diagonal in a grey of `1 - sharp`."""
+    weights = sharp * np.eye(length + 1) + (1 - sharp) / (length + 1)
+    return [AttentionMap(f"dev-{n}{HOSTILE}", [*"GO ON AND ON"[:length], "<eos>"], weights, 1.2) for n in range(3)]
+
+
+def make_row(epoch: int) -> dict:
+    row = {"epoch": epoch, "train_loss": 3 / epoch, "dev_loss": 2 / epoch, "dev_distance": 40 / epoch, "seconds": 61.0}
+    row |= {"dev_cer": 0.9 / epoch, "dev_wer": 1 / epoch, "dev_monotonicity": 0.2 * epoch, "learning_rate": 1e-3}
+    if epoch > 2:  # as after an update in the middle of a run
+        row |= {"dev_coverage": 0.9, "dev_sharpness": 0.1 * epoch, "dev_unended": 0.0, "dev_loops": 0.0}
+    return row
+
+
+PREDICTIONS = [
+    ("dev-0", "GO ON", "GO ON", 0),
+    ("dev-1", "A BEE AND A DEAD CAD", "A PEE AND DEAD CAD", 3),
+    (f"dev-2{HOSTILE}", "AB" + HOSTILE, "AC" + HOSTILE, 1),
+    *((f"more-{n:02d}", "ON AND ON" * (n + 1), "ON AND ON" * n + "ON", 7) for n in range(40)),
+]
+
+
+def make_run(folder: Path) -> Path:
+    """A run of four epochs, as train.py and test.py leave it."""
+    folder.mkdir()
+    (folder / "config.yaml").write_text(
+        f"run: {{name: '{HOSTILE}'}}\ndata: {{train: [train], dev: dev-clean}}\n"
+        "training: {epochs: 9, ctc_epochs: 0}\n"
+    )
+    (folder / "environment.yaml").write_text("torch: 2.11.0\ndevice: cpu\n")
+    said = []
+    for epoch in range(1, 5):
+        pd.DataFrame([make_row(one) for one in range(1, epoch + 1)]).to_csv(folder / "metrics.csv", index=False)
+        report_epoch(folder, epoch, draw_maps(epoch / 4), PREDICTIONS, True, said.append)
+    assert said == []
+    pd.DataFrame(PREDICTIONS[:3], columns=report.COLUMNS).to_csv(folder / "predictions-test.csv", index=False)
+    assert write_report(folder, said.append)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "a <b>run & more")
+
+
+def read_data(folder: Path) -> dict:
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_what_it_holds(run_folder):
+    data = read_data(run_folder)
+    assert data["best"] == 4
+    assert [row["epoch"] for row in data["rows"]] == [1, 2, 3, 4]
+    assert "dev_coverage" not in data["rows"][1]
+    assert data["rows"][3]["dev_coverage"] == 0.9
+    assert [one["epoch"] for one in data["maps"]["epochs"]] == [1, 2, 3, 4]
+    names = {split["name"]: split for split in data["splits"]}
+    assert set(names) == {"test", "dev-clean, greedy, epoch 4"}
+    test = names["test"]
+    assert test["score"]["distance"] == pytest.approx(4 / 3)
+    assert sorted(test["confused"]) == [[" ", "", 1], ["A", "", 1], ["B", "C", 1], ["B", "P", 1]]
+    assert test["rows"][0][3] == ["A ", ["B", "P"], "EE AND", [" A", ""], " DEAD CAD"]
+    assert data["environment"]["torch"] == "2.11.0"
+
+
+def test_differences_put_both_texts_together_again():
+    for reference, hypothesis in [("", ""), ("ABC", ""), ("", "ABC"), ("A BEE", "BEE A"), ("ON AND ON", "ON AN DON")]:
+        parts = differences(reference, hypothesis)
+        assert "".join(part if isinstance(part, str) else part[0] for part in parts) == reference
+        assert "".join(part if isinstance(part, str) else part[1] for part in parts) == hypothesis
+
+
+def test_nothing_in_the_data_becomes_markup():
+    page = fill_page({"name": HOSTILE, "other": [{HOSTILE: "/* script */ \u2028 & -->"}, float("nan")]})
+    assert HOSTILE not in page
+    assert page.count("</script>") == 2
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+    assert data == {"name": HOSTILE, "other": [{HOSTILE: "/* script */ \u2028 & -->"}, None]}
+
+
+def test_the_page_reaches_for_nothing_outside(run_folder):
+    page = (run_folder / "report.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in page
+    assert re.findall(r"""(?:src|href)=(?!"data:)[^>]*""", page.split('id="data">')[0]) == []
+    assert set(re.findall(r"https?://[\w./]+", page)) == {"http://www.w3.org/2000/svg"}
+
+
+def test_epochs_of_maps_are_thinned_to_a_budget_and_the_best_stays(tmp_path):
+    generator = np.random.default_rng(0)
+    for epoch in range(1, 31):
+        weights = generator.dirichlet(np.ones(200), size=50)
+        keep_maps(tmp_path, epoch, [AttentionMap("u", ["A"] * 49 + ["<eos>"], weights, 8.0)])
+    size = (tmp_path / "epoch-001.json").stat().st_size
+    assert len(kept_maps(tmp_path, 31 * size)["epochs"]) == 30
+    kept = kept_maps(tmp_path, 9 * size, always=[14])
+    epochs = [one["epoch"] for one in kept["epochs"]]
+    assert len(epochs) <= 9
+    assert {1, 14, 30} <= set(epochs)
+    assert epochs == sorted(epochs)
+    assert kept["of"] == 30
+    assert kept_maps(tmp_path / "none", 10)["epochs"] == []
+
+
+def test_maps_of_another_dev_partition_are_left_out(tmp_path):
+    keep_maps(tmp_path, 1, [AttentionMap("other", ["A"], np.ones((1, 4)), 1.0)])
+    keep_maps(tmp_path, 2, [AttentionMap("u", ["A"], np.ones((1, 4)), 1.0)])
+    kept = kept_maps(tmp_path, 10**6)
+    assert kept["utterances"] == [{"utterance": "u", "characters": ["A"], "seconds": 1.0}]
+    assert [one["epoch"] for one in kept["epochs"]] == [2]
+
+
+def test_two_hundred_epochs_of_a_large_dev_partition_stay_below_10_mb(tmp_path):
+    """Maps as noisy as they get, of 16 s each; 2,703 utterances of LibriSpeech's length."""
+    generator = np.random.default_rng(0)
+    maps = [
+        AttentionMap(f"u{n}", ["A"] * 249 + ["<eos>"], generator.dirichlet(np.ones(400), 250), 16) for n in range(3)
+    ]
+    (tmp_path / "attention").mkdir()
+    keep_maps(tmp_path / "attention", 1, maps)
+    for epoch in range(2, 201):
+        shutil.copy(tmp_path / "attention" / "epoch-001.json", tmp_path / "attention" / f"epoch-{epoch:03d}.json")
+    pd.DataFrame([make_row(epoch) for epoch in range(1, 201)]).to_csv(tmp_path / "metrics.csv", index=False)
+    letters = generator.choice(list("ABCDE "), size=(2703, 110))
+    texts = ["".join(row) for row in letters]
+    rows = [(f"1272-128104-{n:04d}", text, text.replace("AB", "C"), text.count("AB")) for n, text in enumerate(texts)]
+    pd.DataFrame(rows, columns=report.COLUMNS).to_csv(tmp_path / "dev-best.csv", index=False)
+    assert write_report(tmp_path, pytest.fail)
+    assert (tmp_path / "report.html").stat().st_size < 10e6
+    assert len(read_data(tmp_path)["maps"]["epochs"]) > 5
+
+
+def test_a_run_of_an_older_version_has_a_report_too(tmp_path):
+    pd.DataFrame([{"epoch": 1, "dev_distance": 3.0, "dev_cer": 0.1, "dev_wer": 0.1, "dev_monotonicity": 0.1}]).to_csv(
+        tmp_path / "metrics.csv", index=False
+    )
+    assert write_report(tmp_path, pytest.fail)
+    assert read_data(tmp_path)["maps"]["epochs"] == []
+
+
+@pytest.mark.parametrize("broken", ["report.html", "attention", "metrics.csv"])
+def test_a_report_that_cannot_be_written_is_a_line(broken, tmp_path):
+    """The one before stays; nothing is raised."""
+    pd.DataFrame([make_row(1)]).to_csv(tmp_path / "metrics.csv", index=False)
+    said = []
+    report_epoch(tmp_path, 1, draw_maps(0.5), PREDICTIONS, True, said.append)
+    before = (tmp_path / "report.html").read_bytes()
+    if broken == "report.html":
+        (tmp_path / "report.html.tmp").mkdir()
+    elif broken == "attention":
+        shutil.rmtree(tmp_path / "attention")
+        (tmp_path / "attention").write_text("not a folder")
+    else:
+        (tmp_path / broken).write_bytes(b"\xff\xfe\x00")
+    assert said == []
+    report_epoch(tmp_path, 2, draw_maps(0.6), PREDICTIONS, True, said.append)
+    (line,) = said
+    assert line.startswith("report.html: cannot ")
+    assert "\n" not in line
+    assert (tmp_path / "report.html").read_bytes() == before
+
+
+def test_redrawn_by_hand(run_folder, tmp_path, monkeypatch, capsys):
+    shutil.copytree(run_folder, tmp_path / "run")
+    (tmp_path / "run" / "report.html").unlink()
+    monkeypatch.setattr("sys.argv", ["report", str(tmp_path / "run")])
+    report.main()
+    assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "report.html")
+    assert len(gather(tmp_path / "run")["splits"]) == 2
+    monkeypatch.setattr("sys.argv", ["report", str(tmp_path)])
+    with pytest.raises(UserError, match=r"found neither metrics\.csv nor predictions"):
+        report.main()

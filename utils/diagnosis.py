@@ -1,0 +1,52 @@
+"""What is wrong with a run that is stuck, from an epoch's metrics, and what to turn."""
+
+from collections.abc import Mapping
+
+from utils.schedules import ALIGNED
+
+PATIENCE = 8  # epochs that train the Speller between looks
+FLAT = 0.2  # sharpness below which attention is on no place in particular
+MOST, MANY = 0.5, 0.2  # shares of dev hypotheses from which on they are worth a word
+
+ALIGNMENT = """What usually helps, in this order: training.ctc_weight=0.3 with at most 4x time reduction (two strides
+of 2); training.guided_attention=1; training.teacher_forcing.start=1.0 without stages until aligned;
+model.attention.kind=location; a lower or higher training.learning_rate; augment.from_epoch after alignment; more
+speech. Small corpora need more epochs."""
+ENDING = """What usually helps: decoding.ctc_weight=0.3 with training.ctc_weight above 0, since the CTC branch knows
+where speech ends; more epochs; transcripts that say all that is said."""
+LOOPING = """What usually helps: model.attention.kind=location, which sees where it looked before;
+decoding.ctc_weight=0.3 with training.ctc_weight above 0; training.teacher_forcing stages, so that it learns to go on
+after its own mistakes; more epochs, or a higher model.speller.dropout where train loss is far below dev loss."""
+
+
+def diagnose(metrics: Mapping[str, float], epoch: int) -> list[str]:
+    """A warning for each way in which the model of `epoch` fails: what was seen, and what usually helps.
+
+    metrics: those of `evaluate`. Rows of older runs lack some: what is not there is not judged.
+    """
+    value, sharp = metrics["dev_monotonicity"], metrics.get("dev_sharpness")
+    unended, loops = metrics.get("dev_unended", 0.0), metrics.get("dev_loops", 0.0)
+    warnings = []
+    if value < ALIGNED:
+        seen = f"monotonicity {value:.2f}"
+        if sharp is not None:
+            manner = "it is nearly flat" if sharp < FLAT else "it picks places, but not in order"
+            seen += f", sharpness {sharp:.2f}: {manner}"
+        warnings.append(
+            f"not aligned after {epoch} epochs: attention does not move along the speech ({seen}).\n{ALIGNMENT}"
+        )
+    if unended > MOST:
+        warnings.append(
+            f"no <eos> after {epoch} epochs: {unended:.0%} of the dev hypotheses run to their limit of characters"
+            f"{_follows(value)}.\n{ENDING}"
+        )
+    if loops > MANY:
+        warnings.append(
+            f"loops after {epoch} epochs: {loops:.0%} of the dev hypotheses repeat themselves far more than their "
+            f"references{_follows(value)}.\n{LOOPING}"
+        )
+    return warnings
+
+
+def _follows(monotonicity: float) -> str:
+    return ", as they do before attention aligns" if monotonicity < ALIGNED else ""

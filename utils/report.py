@@ -1,0 +1,188 @@
+"""A run's report: runs/NAME/report.html, one file that opens from disk and needs no network.
+
+python -m utils.report runs/NAME                 # draws it again, from what is in the folder
+"""
+
+import json
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import Levenshtein
+import pandas as pd
+import yaml
+
+from utils.diagnosis import PATIENCE, diagnose
+from utils.errors import UserError, run_command
+from utils.files import replacing
+from utils.kept_maps import keep_maps, kept_maps
+from utils.metrics import score
+from utils.schedules import ALIGNED
+from utils.visualization import AttentionMap
+
+PAGE = Path(__file__).parent / "page"
+SCRIPTS = ("base.js", "curves.js", "maps.js", "texts.js", "errors.js", "overview.js")
+MAP_BYTES = 6_000_000  # of attention maps; with all else the page stays below 10 MB
+ROWS = 3000  # utterances listed of a partition: those with the largest distance
+BEST_TEXTS = "dev-best.csv"
+COLUMNS = ["id", "reference", "hypothesis", "distance"]
+
+
+def report_epoch(
+    folder: Path,
+    epoch: int,
+    maps: Sequence[AttentionMap],
+    predictions: Sequence[tuple[str, str, str, int]],
+    is_best: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Keeps what the report shows of an epoch, and writes it. Whatever fails, training goes on and a line says so."""
+    try:
+        keep_maps(folder / "attention", epoch, maps)
+        if is_best:
+            with replacing(folder / BEST_TEXTS) as beside:
+                pd.DataFrame(predictions, columns=COLUMNS).to_csv(beside, index=False, lineterminator="\n")
+    except Exception as error:
+        say(f"report.html: cannot keep epoch {epoch} for it ({_in_a_line(error)})")
+        return
+    write_report(folder, say)
+
+
+def write_report(folder: Path, say: Callable[[str], None]) -> bool:
+    """report.html from the files in `folder`, whichever of them are there. Returns whether it could be written."""
+    try:
+        page = fill_page(gather(folder))
+        with replacing(folder / "report.html") as beside:
+            beside.write_text(page, encoding="utf-8")
+    except Exception as error:
+        say(f"report.html: cannot be written ({_in_a_line(error)})")
+        return False
+    return True
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def fill_page(data: dict) -> str:
+    """The page with its style, its scripts and `data` in it. Nothing in `data` can become markup: it stays JSON."""
+    text = json.dumps(_finite(data), ensure_ascii=True, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    read = {name: (PAGE / name).read_text(encoding="utf-8") for name in ("report.html", "report.css", *SCRIPTS)}
+    page = read["report.html"].replace("/* style */", read["report.css"])
+    page = page.replace("/* script */", "\n".join(read[name] for name in SCRIPTS))
+    return page.replace("/* data */", text)
+
+
+def _finite(value: object) -> object:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ------------------------------------------------------------------------------------------------------------- gather
+
+
+def gather(folder: Path) -> dict:
+    """All that the page shows."""
+    rows = _read_table(folder / "metrics.csv")
+    settings, environment = (_read_yaml(folder / name) for name in ("config.yaml", "environment.yaml"))
+    training = settings.get("training", {})
+    best = _best_epoch(rows, training.get("ctc_epochs", 0))
+    decoded = sorted(folder.glob("predictions-*.csv"), key=lambda path: path.stat().st_mtime, reverse=True)
+    splits = [_split(path, path.stem.removeprefix("predictions-")) for path in decoded]
+    if (folder / BEST_TEXTS).exists():
+        dev = settings.get("data", {}).get("dev", "dev")
+        splits.append(_split(folder / BEST_TEXTS, f"{dev}, greedy, epoch {best}"))
+    spelling = rows[-1]["epoch"] - training.get("ctc_epochs", 0) if rows else 0
+    return {
+        "name": folder.resolve().name,
+        "written": time.strftime("%Y-%m-%d %H:%M"),
+        "rows": rows,
+        "best": best,
+        "aligned": ALIGNED,
+        "warnings": diagnose(rows[-1], rows[-1]["epoch"]) if spelling >= PATIENCE else [],
+        "maps": kept_maps(folder / "attention", MAP_BYTES, [best] if best else []),
+        "splits": splits,
+        "settings": settings,
+        "environment": environment,
+    }
+
+
+def _read_table(path: Path) -> list[dict]:
+    """Rows without the cells that are empty, as in rows of a version that did not measure them."""
+    if not path.exists():
+        return []
+    rows = pd.read_csv(path).to_dict("records")
+    return [{key: value for key, value in row.items() if not pd.isna(value)} for row in rows]
+
+
+def _read_yaml(path: Path) -> dict:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
+
+
+def _best_epoch(rows: Sequence[dict], ctc_epochs: int) -> int | None:
+    """As train.py chooses it: any epoch that trained the Speller is better than one that did not."""
+    key = ((row["epoch"] <= ctc_epochs, row["dev_distance"], row["epoch"]) for row in rows if "dev_distance" in row)
+    best = min(key, default=None)
+    return int(best[2]) if best else None
+
+
+def _split(path: Path, name: str) -> dict:
+    """A table of predictions: scores, differing characters, confusions, distance against length."""
+    table = pd.read_csv(path, dtype=dict.fromkeys(COLUMNS[:3], str), keep_default_na=False)
+    pairs = list(zip(table["reference"], table["hypothesis"], strict=True))
+    confused, spoken = Counter(), Counter()
+    for reference, hypothesis in pairs:
+        spoken.update(reference)
+        for kind, i, j in Levenshtein.editops(reference, hypothesis):
+            true = "" if kind == "insert" else reference[i]
+            heard = "" if kind == "delete" else hypothesis[j]
+            confused[true, heard] += 1
+    result = score(*zip(*pairs, strict=True)) if pairs else None
+    points = Counter(zip(map(len, table["reference"]), table["distance"].tolist(), strict=True))
+    listed = table.sort_values("distance", ascending=False, kind="stable")[:ROWS]
+    return {
+        "name": name,
+        "file": path.name,
+        "written": time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime)),
+        "utterances": len(table),
+        "score": result and result._asdict(),
+        "rows": [
+            [row.id, row.distance, len(row.reference), differences(row.reference, row.hypothesis)]
+            for row in listed.itertuples()
+        ],
+        "spoken": dict(spoken),
+        "confused": [[true, heard, count] for (true, heard), count in confused.most_common()],
+        "points": [[length, distance, count] for (length, distance), count in points.items()],
+    }
+
+
+def differences(reference: str, hypothesis: str) -> list:
+    """Both texts in one: what they share as strings, where they differ as pairs `[reference, hypothesis]`."""
+    return [
+        reference[i:to] if kind == "equal" else [reference[i:to], hypothesis[j:end]]
+        for kind, i, to, j, end in Levenshtein.opcodes(reference, hypothesis)
+    ]
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        raise UserError("expected the folder of a run: python -m utils.report runs/NAME")
+    folder = Path(sys.argv[1])
+    if not (folder / "metrics.csv").exists() and not list(folder.glob("predictions-*.csv")):
+        raise UserError(f"{folder}: found neither metrics.csv nor predictions-*.csv, expected the folder of a run")
+    if not write_report(folder, print):
+        sys.exit(2)
+    print(folder / "report.html")
+
+
+if __name__ == "__main__":
+    run_command(main)
