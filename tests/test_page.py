@@ -104,6 +104,12 @@ def test_playing_goes_through_all_epochs(page):
     wait_for(lambda: find(page, "#epoch-label")[0].text.startswith("epoch 4 "))
 
 
+def test_curves_are_drawn_to_the_width_that_they_have(page):
+    widths = "[...document.querySelectorAll('svg.plot')].map(s => [s.viewBox.baseVal.width, s.clientWidth])"
+    for drawn, width in page.execute_script(f"return {widths}"):
+        assert drawn == width
+
+
 def test_a_curve_tells_its_values_and_leads_to_the_map(page):
     from selenium.webdriver import ActionChains
 
