@@ -2,9 +2,9 @@ import random
 
 import numpy as np
 import pytest
+from corpora.features import MEL_BANDS
 
 from corpora.demo import ACCENTS, VOICES, Synthesiser, make_corpus, make_sentences
-from corpora.features import MEL_BANDS
 from dataset import load_corpus
 from utils.corpus import find_partition
 

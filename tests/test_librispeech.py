@@ -5,8 +5,8 @@ import os
 import numpy as np
 import pytest
 import soundfile
-
 from corpora.features import SAMPLE_RATE, log_mel
+
 from corpora.librispeech import make_corpus
 from dataset import load_corpus
 from utils.corpus import find_partition

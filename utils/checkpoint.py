@@ -11,6 +11,7 @@ from models.las import LAS
 from utils.corpus import FeatureFormat
 from utils.errors import UserError
 from utils.files import replacing
+from utils.recipe import Recipe, parse_recipe
 from utils.vocabulary import VOCABULARY
 
 CONTENT = {"model": dict, "model_settings": dict, "features": dict, "vocabulary": list, "epoch": int}
@@ -78,6 +79,14 @@ def model_from(checkpoint: dict) -> LAS:
 
 def load_models(paths: Sequence[Path], say: Callable[[str], None]) -> tuple[list[LAS], FeatureFormat]:
     """The models of the checkpoints, and the feature format that they must share."""
+    models, feature_format, _ = load_with_recipe(paths, say)
+    return models, feature_format
+
+
+def load_with_recipe(
+    paths: Sequence[Path], say: Callable[[str], None]
+) -> tuple[list[LAS], FeatureFormat, Recipe | None]:
+    """Also how their features are computed from speech: None where one of them does not know."""
     checkpoints = [load_checkpoint(path) for path in paths]
     for path, checkpoint in zip(paths, checkpoints, strict=True):
         say(f"decoding with {path}, epoch {checkpoint['epoch']}")
@@ -85,4 +94,15 @@ def load_models(paths: Sequence[Path], say: Callable[[str], None]) -> tuple[list
     for path, checkpoint in zip(paths, checkpoints, strict=True):
         if checkpoint["features"] != expected:
             raise UserError(f"{path}: found features {checkpoint['features']}, expected {expected}, as in {paths[0]}")
-    return [model_from(checkpoint) for checkpoint in checkpoints], FeatureFormat(**expected)
+    recipes = [recipe_of(checkpoint, path) for path, checkpoint in zip(paths, checkpoints, strict=True)]
+    for path, recipe in zip(paths, recipes, strict=True):
+        if None not in recipes and recipe != recipes[0]:
+            raise UserError(f"{path}: found features of {recipe}, expected {recipes[0]}, as in {paths[0]}")
+    recipe = None if None in recipes else recipes[0]
+    return [model_from(checkpoint) for checkpoint in checkpoints], FeatureFormat(**expected), recipe
+
+
+def recipe_of(checkpoint: dict, path: str | Path) -> Recipe | None:
+    """None: it was trained on features of unknown making, such as the competition's."""
+    found = checkpoint.get("recipe")
+    return None if found is None else parse_recipe(found, f"{path}: recipe")
