@@ -21,7 +21,7 @@ from dataset import load_corpus
 from decoding.kept import KeptTexts
 from decoding.language_model import load_language_model
 from decoding.recogniser import Recogniser
-from decoding.recordings import Recording, transcribe_recordings
+from decoding.recordings import draw_recordings, transcribe_recordings
 from decoding.transcribe import DecodingOptions, transcribe
 from models.las import LAS
 from utils.checkpoint import load_models, load_with_recipe
@@ -32,8 +32,6 @@ from utils.errors import UserError, run_command
 from utils.files import replacing
 from utils.logs import make_logger, silence
 from utils.metrics import score
-from utils.recipe import Recipe
-from utils.timeline import save_timeline
 
 NO_RECIPE = """{}: how features are computed from speech is not known to this checkpoint, so it cannot hear recordings.
 Expected one that was trained on a corpus made by python -m corpora.librispeech, corpora.folder or corpora.demo, whose
@@ -81,32 +79,9 @@ def listen(
         for word in recording.words:
             say(f"  {word.start:8.2f} {word.end:8.2f}  {word.text}")
     if args.plot and team.leads:
-        plot(recordings, args.plot, recipe, say)
+        draw_recordings(recordings, args.plot, recipe, say)
     seconds = sum(recording.seconds for recording in recordings)
     say(f"{len(recordings)} recordings, {seconds:.1f} s of sound, {elapsed:.1f} s ({options})")
-
-
-def plot(recordings: list[Recording], target: Path, recipe: Recipe, say: Callable[[str], None]) -> None:
-    """A picture for each piece of each recording: TARGET.png of a single recording, else in the folder TARGET."""
-    single = target.suffix.lower() == ".png"
-    if single and len(recordings) > 1:
-        raise UserError(f"--plot: found {target} for {len(recordings)} recordings, expected a folder")
-    stems = [recording.path.stem for recording in recordings]
-    try:
-        (target.parent if single else target).mkdir(parents=True, exist_ok=True)
-        for number, (recording, stem) in enumerate(zip(recordings, stems, strict=True), 1):
-            name = (
-                target.with_suffix("") if single else target / (stem if stems.count(stem) == 1 else f"{number}-{stem}")
-            )
-            for index, piece in enumerate(recording.pieces, 1):
-                part = f"-{index:02d}" if len(recording.pieces) > 1 else ""
-                path = name.with_name(f"{name.name}{part}.png")
-                span = (piece.start, piece.end)
-                title = f"{recording.path.name}, {piece.start:.1f} to {piece.end:.1f} s"
-                save_timeline(path, title, span, piece.words, piece.features, piece.attention, recipe)
-                say(f"{path}: {title}")
-    except OSError as error:
-        raise UserError(f"--plot: cannot write into {target} ({error})") from None
 
 
 def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: torch.device, team: Team) -> None:
@@ -115,7 +90,8 @@ def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: 
     if (folder / TUNED).exists():
         say(f"decoding weights: {folder / TUNED}")
     if args.audio:
-        return listen(args, config, paths, device, team, say)
+        listen(args, config, paths, device, team, say)
+        return
 
     models, feature_format = load_models(paths, say)
     split = args.split or config.data.test
@@ -136,7 +112,7 @@ def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: 
     texts = transcribe(recogniser, corpus, options, device, team, kept)
     seconds = time.perf_counter() - start
     if not team.leads:
-        return None
+        return
 
     if args.split is None:
         by_path = dict(zip(corpus.paths, texts, strict=True))

@@ -1,6 +1,6 @@
 """Recordings to texts, and to the time of each word, read off the attention."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from utils.corpus import BadFile, FeatureFormat
 from utils.distributed import SINGLE, Team
 from utils.errors import UserError
 from utils.recipe import Recipe
+from utils.timeline import save_timeline
 from utils.vocabulary import encode
 
 LEAST = 1e-4  # attention that counts as none: a character that looks elsewhere must not bend the path around it
@@ -135,7 +136,7 @@ def time_words(text: str, attention: np.ndarray, start: float, end: float) -> li
 
     A character lies where the attention near the path is, and reaches half way to its neighbours.
     """
-    U, S = attention.shape
+    S = attention.shape[1]
     path = monotone_path(attention)
     near = np.where(np.abs(np.arange(S) - path[:, None]) <= NEAR, np.maximum(attention, LEAST), 0)
     places = np.maximum.accumulate((near * (np.arange(S) + 0.5)).sum(1) / near.sum(1)) * (end - start) / S + start
@@ -147,3 +148,26 @@ def time_words(text: str, attention: np.ndarray, start: float, end: float) -> li
             words.append(Word(word, float(borders[first]), float(borders[last]), slice(first, last)))
         first = last + 1
     return words
+
+
+def draw_recordings(recordings: Sequence[Recording], target: Path, recipe: Recipe, say: Callable[[str], None]) -> None:
+    """A picture for each piece of each recording: TARGET.png of a single recording, else in the folder TARGET."""
+    single = target.suffix.lower() == ".png"
+    if single and len(recordings) > 1:
+        raise UserError(f"--plot: found {target} for {len(recordings)} recordings, expected a folder")
+    stems = [recording.path.stem for recording in recordings]
+    try:
+        (target.parent if single else target).mkdir(parents=True, exist_ok=True)
+        for number, (recording, stem) in enumerate(zip(recordings, stems, strict=True), 1):
+            name = (
+                target.with_suffix("") if single else target / (stem if stems.count(stem) == 1 else f"{number}-{stem}")
+            )
+            for index, piece in enumerate(recording.pieces, 1):
+                part = f"-{index:02d}" if len(recording.pieces) > 1 else ""
+                path = name.with_name(f"{name.name}{part}.png")
+                span = (piece.start, piece.end)
+                title = f"{recording.path.name}, {piece.start:.1f} to {piece.end:.1f} s"
+                save_timeline(path, title, span, piece.words, piece.features, piece.attention, recipe)
+                say(f"{path}: {title}")
+    except OSError as error:
+        raise UserError(f"--plot: cannot write into {target} ({error})") from None

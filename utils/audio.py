@@ -22,7 +22,7 @@ FFT_SIZES = (400, 512, 1024, 2048)
 MAX_RATIO = 50_000_000  # of resampling: the product of its terms is the size of the filter
 
 LONGEST = 20.0  # seconds of a piece: few utterances of LibriSpeech are longer, so models have not learned more
-PAUSE = 0.3  # seconds: shorter ones are within words
+PAUSE = 0.2  # seconds, smoothed: shorter ones may be within words
 SILENCE = 1.0  # seconds of a pause that end a piece, whatever its length
 MARGIN = 0.2  # seconds left around speech
 INAUDIBLE = -65.0  # dB of full scale
@@ -84,7 +84,7 @@ def resample(speech: np.ndarray, old: int, new: int) -> np.ndarray:
 
 
 def features_of(speech: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """Mono samples `(N,)` in -1..1 at `recipe.rate` to features `(T, D)` float32; N at least a window and half an FFT."""
+    """Mono samples `(N,)` in -1..1 at `recipe.rate` to features `(T, D)` float32; N above `fft / 2`."""
     transformed = _transform(recipe)(torch.from_numpy(speech))
     if not recipe.cepstra:
         transformed = torch.log(transformed + FLOOR)
@@ -124,13 +124,13 @@ def loudness(speech: np.ndarray, hop: int) -> np.ndarray:
 def cut_at_pauses(speech: np.ndarray, rate: int, longest: float = LONGEST) -> list[tuple[int, int]]:
     """Pieces of a recording, samples `[start, end)` in order, of at most `longest` seconds, each with speech in it.
 
-    Speech is what is louder than a third of the way, in dB, from the quietest tenth to the loudest. Pieces end in long
+    Speech is what is louder than a third of the way, in dB, from the quietest twentieth to the loudest. Pieces end in long
     pauses; what is longer than allowed is parted in its longest pause, or, where nobody paused, where it is quietest.
     No piece: nothing is loud enough to be heard.
     """
     hop = rate // 100
     level = loudness(speech, hop)
-    quiet, loud = np.percentile(level, [10, 90])
+    quiet, loud = np.percentile(level, [5, 95])
     if loud < INAUDIBLE:
         return []
     heard = level > max(INAUDIBLE, quiet + (loud - quiet) / 3 if loud - quiet > EVEN else INAUDIBLE)
