@@ -124,9 +124,9 @@ def loudness(speech: np.ndarray, hop: int) -> np.ndarray:
 def cut_at_pauses(speech: np.ndarray, rate: int, longest: float = LONGEST) -> list[tuple[int, int]]:
     """Pieces of a recording, samples `[start, end)` in order, of at most `longest` seconds, each with speech in it.
 
-    Speech is what is louder than a third of the way, in dB, from the quietest twentieth to the loudest. Pieces end in long
-    pauses; what is longer than allowed is parted in its longest pause, or, where nobody paused, where it is quietest.
-    No piece: nothing is loud enough to be heard.
+    Speech is what is louder than a third of the way, in dB, from the quietest twentieth to the loudest. Pieces end in
+    long pauses; what is longer than allowed is parted in its longest pause, or, where nobody paused, where it is
+    quietest. No piece: nothing is loud enough to be heard.
     """
     hop = rate // 100
     level = loudness(speech, hop)
@@ -144,14 +144,12 @@ def cut_at_pauses(speech: np.ndarray, rate: int, longest: float = LONGEST) -> li
     pieces, margin = [], round(100 * MARGIN)
     for group in _apart(spans, round(100 * SILENCE)):
         pieces += _part(group, level, round(100 * longest) - 2 * margin)
-    starts = [start for start, _ in pieces]
-    ends = [end for _, end in pieces]
-    cut = []
-    for index, (start, end) in enumerate(pieces):
-        before = (ends[index - 1] + start) // 2 if index else 0
-        after = (end + starts[index + 1] + 1) // 2 if index + 1 < len(pieces) else len(level)
-        cut.append((max(before, start - margin) * hop, min(min(after, end + margin) * hop, len(speech))))
-    return cut
+    middles = [(before[1] + after[0]) // 2 for before, after in pairwise(pieces)]  # margins do not overlap
+    firsts, lasts = [0, *middles], [*middles, len(level)]
+    return [
+        (max(start - margin, first) * hop, min(min(end + margin, last) * hop, len(speech)))
+        for (start, end), first, last in zip(pieces, firsts, lasts, strict=True)
+    ]
 
 
 def _apart(spans: list[tuple[int, int]], silence: int) -> list[list[tuple[int, int]]]:
