@@ -24,7 +24,7 @@ from decoding.recogniser import Recogniser
 from decoding.recordings import draw_recordings, transcribe_recordings
 from decoding.transcribe import DecodingOptions, transcribe
 from models.las import LAS
-from utils.checkpoint import load_models, load_with_recipe
+from utils.checkpoint import load_for_recordings, load_models
 from utils.corpus import find_partition
 from utils.device import choose_device
 from utils.distributed import Team, assemble
@@ -66,26 +66,28 @@ def listen(
     say: Callable[[str], None],
 ) -> None:
     """--audio: recordings instead of a partition."""
-    models, feature_format, recipe = load_with_recipe(paths, say)
-    if recipe is None:
+    loaded = load_for_recordings(paths, say)
+    if loaded.recipe is None:
         raise UserError(NO_RECIPE.format(", ".join(map(str, paths))))
     start = time.perf_counter()
-    recogniser, options = make_recogniser(models, config, device)
+    recogniser, options = make_recogniser(loaded.models, config, device)
     files = [Path(name) for name in args.audio]
-    recordings = transcribe_recordings(recogniser, files, recipe, feature_format, options, device, team)
+    recordings = transcribe_recordings(recogniser, files, loaded, options, device, team)
     elapsed = time.perf_counter() - start
     for recording in recordings:
         say(f"{recording.path}, {recording.seconds:.1f} s: {recording.text or '(no speech was found)'}")
         for word in recording.words:
             say(f"  {word.start:8.2f} {word.end:8.2f}  {word.text}")
     if args.plot and team.leads:
-        draw_recordings(recordings, args.plot, recipe, say)
+        draw_recordings(recordings, args.plot, loaded.recipe, say)
     seconds = sum(recording.seconds for recording in recordings)
     say(f"{len(recordings)} recordings, {seconds:.1f} s of sound, {elapsed:.1f} s ({options})")
 
 
 def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: torch.device, team: Team) -> None:
     """What this process's share of the work is; the leader writes the results."""
+    if args.plot and not args.audio:
+        raise UserError("--plot: pictures are drawn of recordings: name them with --audio FILE ...")
     folder, say, weights = config.run.path, make_logger().info if team.leads else silence, config.decoding
     if (folder / TUNED).exists():
         say(f"decoding weights: {folder / TUNED}")

@@ -328,6 +328,7 @@ class Trainer:
             "model_settings": self.settings,
             "features": vars(self.train_corpus.format),
             "recipe": self.recipe and asdict(self.recipe),
+            "usual_frames": self.train_corpus.usual_frames,
             "vocabulary": list(VOCABULARY),
             "epoch": len(self.history),
             "history": self.history,

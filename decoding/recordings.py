@@ -12,15 +12,17 @@ from dataset import Corpus, FeatureDataset
 from decoding.recogniser import Recogniser
 from decoding.transcribe import DecodingOptions, transcribe
 from models.las import LAS
-from utils.audio import cut_at_pauses, features_of, read_speech
+from utils.audio import LONGEST, cut_at_pauses, features_of, read_speech
 from utils.buckets import Item
-from utils.corpus import BadFile, FeatureFormat
+from utils.checkpoint import Loaded
+from utils.corpus import BadFile
 from utils.distributed import SINGLE, Team
 from utils.errors import UserError
 from utils.recipe import Recipe
 from utils.timeline import save_timeline
 from utils.vocabulary import encode
 
+SHORTEST = 2.0  # seconds of the longest piece, whatever models are used to
 LEAST = 1e-4  # attention that counts as none: a character that looks elsewhere must not bend the path around it
 NEAR = 2  # steps on either side of the path whose attention counts for a character's time
 
@@ -68,17 +70,17 @@ class Recording:
 def transcribe_recordings(
     recogniser: Recogniser,
     paths: Sequence[Path],
-    recipe: Recipe,
-    feature_format: FeatureFormat,
+    loaded: Loaded,
     options: DecodingOptions,
     device: torch.device,
     team: Team = SINGLE,
 ) -> list[Recording]:
-    """Sound files at any rate, of any length, cut at their pauses. Times are read off the first of several models.
+    """Sound files at any rate, of any length, cut at their pauses into pieces as long as the models are used to.
 
+    loaded: what the recogniser's models need. Times are read off the first of several models.
     Raises UserError with all the files that cannot be read.
     """
-    read, findings = [], []
+    recipe, (read, findings) = loaded.recipe, ([], [])
     for path in paths:
         try:
             read.append(read_speech(path, recipe))
@@ -86,12 +88,13 @@ def transcribe_recordings(
             findings.append(f"{path}: {bad}")
     if findings:
         raise UserError("\n".join(findings))
-    cuts = [cut_at_pauses(speech, recipe.rate) for speech in read]
+    usual = (loaded.usual_frames or np.inf) * recipe.hop / recipe.rate
+    cuts = [cut_at_pauses(speech, recipe.rate, min(max(usual, SHORTEST), LONGEST)) for speech in read]
     features = [
         features_of(speech[start:end], recipe) for speech, cut in zip(read, cuts, strict=True) for start, end in cut
     ]
     names = [path for path, cut in zip(paths, cuts, strict=True) for _ in cut]
-    corpus = Corpus(feature_format, tuple(names), tuple(map(len, features)), None, features)
+    corpus = Corpus(loaded.features, tuple(names), tuple(map(len, features)), None, features)
     texts = transcribe(recogniser, corpus, options, device, team) if features else []
 
     heard, dataset = iter(range(len(corpus))), FeatureDataset(corpus)

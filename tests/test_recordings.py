@@ -18,11 +18,14 @@ from matplotlib.image import imread
 from config import load_config
 from corpora.folder import find_utterances
 from corpora.making import make_corpus
-from decoding.recordings import Recording, draw_recordings, monotone_path, time_words
+from decoding.recogniser import Recogniser
+from decoding.recordings import Recording, draw_recordings, monotone_path, time_words, transcribe_recordings
+from decoding.transcribe import DecodingOptions
 from tests.conftest import SMALL, draw_text
 from train import Trainer, train
 from utils.audio import resample
-from utils.checkpoint import load_checkpoint, load_with_recipe, save_checkpoint
+from utils.checkpoint import Loaded, load_checkpoint, load_for_recordings, save_checkpoint
+from utils.corpus import FeatureFormat
 from utils.distributed import SINGLE
 from utils.errors import UserError
 from utils.recipe import Recipe
@@ -140,7 +143,9 @@ def test_texts_and_times_of_other_audio(run, tmp_path):
 def test_the_recipe_goes_from_the_corpus_into_the_checkpoint_and_stays(run, tmp_path):
     folder, arguments = run
     for name in ("best.pt", "last.pt"):
-        assert load_with_recipe([folder / name], lambda line: None)[2] == Recipe()
+        loaded = load_for_recordings([folder / name], lambda line: None)
+        assert loaded.recipe == Recipe()
+        assert 100 < loaded.usual_frames < 200
     data = tmp_path / "data"
     shutil.copytree(folder.parent / "data", data)
 
@@ -190,15 +195,31 @@ def test_checkpoints_of_other_recipes_do_not_go_together(run, tmp_path):
     with pytest.raises(
         UserError, match=r"other\.pt: found features of .*5500 Hz.*, expected .*8000 Hz.* best\.pt|other"
     ):
-        load_with_recipe([folder / "best.pt", tmp_path / "other.pt"], lambda line: None)
-    other["recipe"] = None
+        load_for_recordings([folder / "best.pt", tmp_path / "other.pt"], lambda line: None)
+    other |= {"recipe": None, "usual_frames": "many"}
     save_checkpoint(tmp_path / "other.pt", other)
-    assert load_with_recipe([folder / "best.pt", tmp_path / "other.pt"], lambda line: None)[2] is None
+    assert load_for_recordings([folder / "best.pt", tmp_path / "other.pt"], lambda line: None).recipe is None
+    assert load_for_recordings([tmp_path / "other.pt"], lambda line: None).usual_frames is None
     for nonsense in ("mel", {"bands": 10**9}, {"code": torch.ones(2)}):
         other["recipe"] = nonsense
         save_checkpoint(tmp_path / "other.pt", other)
         with pytest.raises(UserError, match=r"other\.pt: recipe: "):
-            load_with_recipe([tmp_path / "other.pt"], lambda line: None)
+            load_for_recordings([tmp_path / "other.pt"], lambda line: None)
+
+
+@pytest.mark.parametrize(("usual", "longest"), [(300, 3.0), (10, 2.0), (5000, 20.0), (None, 20.0)])
+def test_pieces_are_as_long_as_the_model_is_used_to(usual, longest, make_las, tmp_path):
+    generator = np.random.default_rng(3)
+    soundfile.write(tmp_path / "a.wav", say("ABCDE " * 50, generator), RATE)
+    model = make_las(feature_dim=28)
+    loaded = Loaded([model], FeatureFormat(28, True, "mean"), Recipe(), usual)
+    options = DecodingOptions("greedy", 1, "likelihood", 0.0)
+    path = tmp_path / "a.wav"
+    (recording,) = transcribe_recordings(Recogniser([model]), [path], loaded, options, torch.device("cpu"))
+    lengths = [piece.end - piece.start for piece in recording.pieces]
+    assert longest / 3 < max(lengths) <= longest
+    assert sum(lengths) == pytest.approx(30, abs=0.5)
+    assert all(len(piece.attention) == len(piece.text) + 1 for piece in recording.pieces)
 
 
 # -------------------------------------------------------------------------------------------------------------- times

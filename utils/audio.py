@@ -21,7 +21,7 @@ FLOOR = 1e-6  # energy of silence: keeps the logarithm finite
 FFT_SIZES = (400, 512, 1024, 2048)
 MAX_RATIO = 50_000_000  # of resampling: the product of its terms is the size of the filter
 
-LONGEST = 20.0  # seconds of a piece: few utterances of LibriSpeech are longer, so models have not learned more
+LONGEST = 20.0  # seconds of a piece: few utterances of any corpus are longer
 PAUSE = 0.2  # seconds, smoothed: shorter ones may be within words
 SILENCE = 1.0  # seconds of a pause that end a piece, whatever its length
 MARGIN = 0.2  # seconds left around speech
