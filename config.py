@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from utils.errors import UserError
 
 TUNED = "decoding.yaml"  # in a run's folder: the decoding weights that tune.py found
+OVERRIDE = r"^[a-z_.]+="
 DEFAULTS = Path(__file__).with_name("config.yaml")
 
 Count = Annotated[int, Field(ge=0)]
@@ -366,9 +367,13 @@ def parse_decoding_arguments(parser: argparse.ArgumentParser) -> tuple[argparse.
     """What test.py and tune.py share: the arguments, the configuration and the checkpoints to decode with."""
     parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE", help="default: best.pt of the run")
     args = parser.parse_intermixed_args()
-    # --checkpoint takes all that follows it: what looks like key=value there is an override.
-    more = [text for text in args.checkpoint if re.match(r"^[a-z_.]+=", text)]
+    # --checkpoint and --audio take all that follows them: what looks like key=value there is an override.
+    more = []
+    for name in ("checkpoint", "audio"):
+        given = getattr(args, name, [])
+        more += [text for text in given if re.match(OVERRIDE, text)]
+        setattr(args, name, [text for text in given if not re.match(OVERRIDE, text)])
     overrides = [*args.overrides, *more]
     folder = load_config(args.config, overrides).run.path
     config = load_config(args.config, overrides, tuned=folder / TUNED)
-    return args, config, [Path(text) for text in args.checkpoint if text not in more] or [folder / "best.pt"]
+    return args, config, [Path(text) for text in args.checkpoint] or [folder / "best.pt"]

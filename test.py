@@ -3,11 +3,13 @@
 python test.py                                   # data.test with runs/NAME/best.pt -> submission.csv
 python test.py --split dev-clean                 # any partition with transcripts: its distance
 python test.py --checkpoint a.pt b.pt            # several models as one ensemble
+python test.py --audio talk.mp3 --plot pictures  # recordings: texts, the time of each word, and a picture
 torchrun --nproc_per_node=8 test.py              # on eight GPUs
 """
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import Levenshtein
@@ -19,8 +21,10 @@ from dataset import load_corpus
 from decoding.kept import KeptTexts
 from decoding.language_model import load_language_model
 from decoding.recogniser import Recogniser
+from decoding.recordings import draw_recordings, transcribe_recordings
 from decoding.transcribe import DecodingOptions, transcribe
-from utils.checkpoint import load_models
+from models.las import LAS
+from utils.checkpoint import load_for_recordings, load_models
 from utils.corpus import find_partition
 from utils.device import choose_device, choose_precision
 from utils.distributed import Team, assemble
@@ -29,6 +33,10 @@ from utils.files import replacing
 from utils.logs import make_logger, silence
 from utils.metrics import score
 from utils.report import write_report
+
+NO_RECIPE = """{}: how features are computed from speech is not known to this checkpoint, so it cannot hear recordings.
+Expected one that was trained on a corpus made by python -m corpora.librispeech, corpora.folder or corpora.demo, whose
+features.json goes into the checkpoint. The competition's features come without their recipe."""
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -41,12 +49,53 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
         raise UserError(f"{path}: cannot be written ({error})") from None
 
 
+def make_recogniser(models: list[LAS], config: Config, device: torch.device) -> tuple[Recogniser, DecodingOptions]:
+    """The models with their language model, where it is wanted, and how to search with them."""
+    weights = config.decoding
+    options = DecodingOptions(weights.mode, weights.beam_size, weights.rank, weights.length_reward)
+    language_model = load_language_model(config.run.path / "lm.pt").to(device) if weights.lm_weight else None
+    models = [model.to(device) for model in models]
+    precision = choose_precision(config.training.precision, device)
+    return Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, precision), options
+
+
+def listen(
+    args: argparse.Namespace,
+    config: Config,
+    paths: list[Path],
+    device: torch.device,
+    team: Team,
+    say: Callable[[str], None],
+) -> None:
+    """--audio: recordings instead of a partition."""
+    loaded = load_for_recordings(paths, say)
+    if loaded.recipe is None:
+        raise UserError(NO_RECIPE.format(", ".join(map(str, paths))))
+    start = time.perf_counter()
+    recogniser, options = make_recogniser(loaded.models, config, device)
+    files = [Path(name) for name in args.audio]
+    recordings = transcribe_recordings(recogniser, files, loaded, options, device, team)
+    elapsed = time.perf_counter() - start
+    for recording in recordings:
+        say(f"{recording.path}, {recording.seconds:.1f} s: {recording.text or '(no speech was found)'}")
+        for word in recording.words:
+            say(f"  {word.start:8.2f} {word.end:8.2f}  {word.text}")
+    if args.plot and team.leads:
+        draw_recordings(recordings, args.plot, loaded.recipe, say)
+    seconds = sum(recording.seconds for recording in recordings)
+    say(f"{len(recordings)} recordings, {seconds:.1f} s of sound, {elapsed:.1f} s ({options})")
+
+
 def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: torch.device, team: Team) -> None:
     """What this process's share of the work is; the leader writes the results."""
+    if args.plot and not args.audio:
+        raise UserError("--plot: pictures are drawn of recordings: name them with --audio FILE ...")
     folder, say, weights = config.run.path, make_logger().info if team.leads else silence, config.decoding
-    options = DecodingOptions(weights.mode, weights.beam_size, weights.rank, weights.length_reward)
     if (folder / TUNED).exists():
         say(f"decoding weights: {folder / TUNED}")
+    if args.audio:
+        listen(args, config, paths, device, team, say)
+        return
 
     models, feature_format = load_models(paths, say)
     split = args.split or config.data.test
@@ -61,12 +110,9 @@ def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: 
             say=say,
         )
     start = time.perf_counter()
-    language_model = load_language_model(folder / "lm.pt").to(device) if weights.lm_weight else None
-    models = [model.to(device) for model in models]
-    precision = choose_precision(config.training.precision, device)
-    recogniser = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, precision)
+    recogniser, options = make_recogniser(models, config, device)
     files = [(str(path.resolve()), path.stat().st_mtime_ns) for path in paths]
-    kept = KeptTexts(folder, split, repr((weights, precision, files, corpus.format)), args.resume, team, say)
+    kept = KeptTexts(folder, split, repr((weights, recogniser.precision, files, corpus.format)), args.resume, team, say)
     texts = transcribe(recogniser, corpus, options, device, team, kept)
     seconds = time.perf_counter() - start
     if not team.leads:
@@ -99,6 +145,10 @@ def main() -> None:
     parser = command_parser(__doc__)
     parser.add_argument("--split", metavar="NAME", help="partition to decode (default: data.test, for the submission)")
     parser.add_argument("--resume", action="store_true", help="go on with a decoding that was killed")
+    parser.add_argument("--audio", nargs="+", default=[], metavar="FILE", help="transcribe these recordings instead")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PATH", help="of recordings: words, features and attention; a folder, or FILE.png"
+    )
     args, config, paths = parse_decoding_arguments(parser)
     device = choose_device(config.training.device)
     with assemble(device) as team:

@@ -9,6 +9,7 @@ torchrun --nproc_per_node=8 train.py                     # on eight GPUs; traini
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pandas as pd
 import torch
@@ -20,7 +21,7 @@ from models.las import LAS
 from models.listener import Listener
 from utils.augment import Augmentation
 from utils.buckets import BucketSampler
-from utils.checkpoint import save_checkpoint
+from utils.checkpoint import recipe_of, save_checkpoint
 from utils.device import choose_device, choose_precision, is_out_of_memory
 from utils.diagnosis import PATIENCE, diagnose
 from utils.distributed import Team, assemble
@@ -30,6 +31,7 @@ from utils.evaluation import evaluate, utterances_to_show
 from utils.files import replacing
 from utils.learner import Learner
 from utils.logs import make_logger, silence
+from utils.recipe import recipe_to_train_on
 from utils.report import report_epoch
 from utils.resume import check_same_run, load_last, start_from
 from utils.schedules import ALIGNED, learning_rate, progress, teacher_forcing_rate, time_is_up
@@ -63,6 +65,8 @@ class Trainer:
         if resumed and resumed["features"] != vars(self.train_corpus.format):
             found, expected = vars(self.train_corpus.format), resumed["features"]
             raise UserError(f"data.root: found features {found}, but {self.folder} was trained on {expected}")
+        before = recipe_of(resumed, self.folder) if resumed else None
+        self.recipe = recipe_to_train_on(config.data.root, self.train_corpus.format.dim, before)
         model = LAS(self.train_corpus.format.dim, len(VOCABULARY), **self.settings).to(self.device)
         if not resumed and config.training.start_from:
             start_from(config.training.start_from, model, say)
@@ -331,6 +335,8 @@ class Trainer:
             "model": self.learner.best_guess.state_dict(),
             "model_settings": self.settings,
             "features": vars(self.train_corpus.format),
+            "recipe": self.recipe and asdict(self.recipe),
+            "usual_frames": self.train_corpus.usual_frames,
             "vocabulary": list(VOCABULARY),
             "epoch": len(self.history),
             "history": self.history,

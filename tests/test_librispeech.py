@@ -1,81 +1,116 @@
 """A small tree of audio in LibriSpeech's layout to a checked corpus in Kaggle's."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from corpora.features import SAMPLE_RATE, log_mel
-from corpora.librispeech import make_corpus
+from corpora.librispeech import find_partitions
+from corpora.making import make_corpus
 from dataset import load_corpus
-from utils.corpus import find_partition
+from utils.audio import make_recipe
+from utils.corpus import find_partition, read_transcript
 from utils.errors import UserError
+from utils.recipe import Recipe, read_recipe
 
-TEXTS = {"84-121-0000": "IT'S A CAT", "84-121-0001": "A DOG", "84-122-0000": "TWO CATS"}
+HOME = Path(__file__).parents[1]
+TEXTS = {"84-121-0000": "IT'S A CAT", "84-121-0001": "A DOG", "84-122-0000": "TWO CATS", "84-122-0001": "GOOD"}
 
 
-def write_tree(root, rates=(16_000, 22_050, 8_000), suffixes=(".flac", ".wav", ".ogg")):
+def write_tree(root, texts=TEXTS, seconds=1):
     generator = np.random.default_rng(0)
-    for (name, text), rate, suffix in zip(TEXTS.items(), rates, suffixes, strict=True):
+    kinds = [(16_000, ".flac"), (22_050, ".wav"), (8_000, ".ogg"), (44_100, ".mp3")]
+    for number, (name, text) in enumerate(texts.items()):
+        rate, suffix = kinds[number % len(kinds)]
         speaker, chapter, _ = name.split("-")
         folder = root / "dev-clean" / speaker / chapter
         folder.mkdir(parents=True, exist_ok=True)
-        soundfile.write(folder / f"{name}{suffix}", 0.1 * generator.normal(size=(rate, 1)), rate)
+        soundfile.write(folder / f"{name}{suffix}", 0.1 * generator.normal(size=(rate * seconds, 1)), rate)
         with (folder / f"{speaker}-{chapter}.trans.txt").open("a") as file:
             file.write(f"{name} {text}\n")
     return root
 
 
-def make(audio, out, **options):
-    make_corpus(audio, out, **{"bands": 28, "highest": 8000.0, "jobs": 2, "skip_bad": False, **options})
+def make(audio, out, recipe=None, skip_bad=False, say=lambda line: None):
+    make_corpus(find_partitions(audio), out, recipe or Recipe(), 2, skip_bad, say)
 
 
-def test_a_checked_corpus_in_kaggles_layout(tmp_path, capsys):
-    make(write_tree(tmp_path / "audio"), tmp_path / "out")
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_checked_corpus_in_kaggles_layout(tmp_path):
+    said = []
+    make(write_tree(tmp_path / "audio"), tmp_path / "out", make_recipe("mel28", 0, 5500), say=said.append)
     corpus = load_corpus([find_partition(tmp_path / "out", "dev-clean")], "mean", say=lambda line: None)
     assert [path.stem for path in corpus.paths] == sorted(TEXTS)
     assert list(corpus.texts) == [TEXTS[name] for name in sorted(TEXTS)]
     assert corpus.format.dim == 28
-    assert set(corpus.lengths) <= {100, 101}  # a second each, whatever its rate
-    assert "3 utterances" in capsys.readouterr().out
+    assert all(100 <= length < 120 for length in corpus.lengths)  # a second each, whatever its rate; MP3 pads
+    assert "4 utterances; 28 log mel bands, 0 to 5500 Hz" in said[0]
+    assert read_recipe(tmp_path / "out") == Recipe(highest=5500.0)
 
 
 def test_what_is_there_is_not_made_again_and_what_is_missing_is(tmp_path):
     audio, out = write_tree(tmp_path / "audio"), tmp_path / "out"
     make(audio, out)
+    before = contents(out)
     files = sorted((out / "dev-clean" / "mfcc").iterdir())
-    before = [path.read_bytes() for path in files]
     os.remove(files[1])
-    times = [files[0].stat().st_mtime_ns, files[2].stat().st_mtime_ns]
+    os.remove(out / "dev-clean" / "transcripts" / files[2].name)
+    times = [path.stat().st_mtime_ns for path in (files[0], files[2])]
     make(audio, out)
-    assert [path.read_bytes() for path in files] == before
-    assert [files[0].stat().st_mtime_ns, files[2].stat().st_mtime_ns] == times
-    with pytest.raises(UserError, match=r"features\.json: found .*28.*expected .*40.*another folder"):
-        make(audio, out, bands=40)
+    assert contents(out) == before
+    assert [path.stat().st_mtime_ns for path in (files[0], files[2])] == times
+    with pytest.raises(UserError, match=r"features\.json: .*bands: was 28, is now 40.*another folder"):
+        make(audio, out, Recipe(bands=40))
+    assert contents(out) == before
 
 
-def test_bad_audio_is_named_and_skipped_on_request(tmp_path, capsys):
-    audio = write_tree(tmp_path / "audio")
+def test_a_corrected_text_is_taken_over_and_strangers_are_told_of(tmp_path):
+    audio, out, said = write_tree(tmp_path / "audio"), tmp_path / "out", []
+    make(audio, out)
+    transcripts = audio / "dev-clean" / "84" / "121" / "84-121.trans.txt"
+    transcripts.write_text("84-121-0000 It’s a well-known café, no. 3\n")
+    os.remove(audio / "dev-clean" / "84" / "121" / "84-121-0001.wav")
+    make(audio, out, say=said.append)
+    assert read_transcript(out / "dev-clean" / "transcripts" / "84-121-0000.npy") == "IT'S A WELL KNOWN CAFE NO"
+    assert "left out of the texts" in said[0]
+    assert all(f"{letter!r} 1 times" in said[0] for letter in ",.3")
+    assert "1 utterances there are not from this audio, such as 84-121-0001" in said[1]
+
+
+def test_bad_audio_is_named_and_skipped_on_request(tmp_path):
+    audio, said = write_tree(tmp_path / "audio"), []
     chapter = audio / "dev-clean" / "84" / "121"
     (chapter / "84-121-0000.flac").write_bytes(b"no audio")
     soundfile.write(chapter / "84-121-0007.wav", np.zeros(100), 16_000)
     with (chapter / "84-121.trans.txt").open("a") as file:
-        file.write("84-121-0009 NOBODY SAID THIS\n84-121-0010\n84-121-0007 SHORT\n")
+        file.write("84-121-0009 NOBODY SAID THIS\n84-121-0010\n84-121-0007 SHORT\n84-121-0001 AGAIN\n84-121-0001 42\n")
     soundfile.write(chapter / "84-121-0008.wav", np.zeros(16_000), 16_000)
+    (audio / "dev-clean" / "84" / "122" / "more.trans.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="--skip-bad") as caught:
         make(audio, tmp_path / "out")
     for words in (
-        "84-121-0000.flac: cannot be read",
+        "84-121-0000.flac: found what cannot be read",
         "found no audio for 84-121-0009",
         "84-121.trans.txt:4: found '84-121-0010'",
         "84-121-0008.wav: found no transcript",
         "84-121-0007.wav: found 100 samples, expected 25 ms",
+        "84-121.trans.txt:6: found 84-121-0001 again",
+        "84-121.trans.txt:7: found 84-121-0001 again",
+        "more.trans.txt: cannot be read",
     ):
         assert words in str(caught.value)
-    make(audio, tmp_path / "out", skip_bad=True)
-    assert "went on without them" in capsys.readouterr().out
-    assert len(list((tmp_path / "out" / "dev-clean" / "mfcc").iterdir())) == 2
+    make(audio, tmp_path / "out", skip_bad=True, say=said.append)
+    assert "went on without them" in said[-1]
+    assert len(list((tmp_path / "out" / "dev-clean" / "mfcc").iterdir())) == 3
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -86,14 +121,19 @@ def test_no_tree(tmp_path, there):
         make(tmp_path / "audio", tmp_path / "out")
 
 
-def test_bands_follow_the_pitch_and_stop_at_the_highest():
-    """A tone is loudest in the band it falls into; bands reach up to `highest` only."""
-    second = np.arange(SAMPLE_RATE) / SAMPLE_RATE
-    tones = [np.sin(2 * np.pi * hertz * second).astype(np.float32) for hertz in (300, 1000, 3000)]
-    wide = [int(log_mel(tone, SAMPLE_RATE).mean(0).argmax()) for tone in tones]
-    narrow = [int(log_mel(tone, SAMPLE_RATE, highest=5500.0).mean(0).argmax()) for tone in tones]
-    assert wide == sorted(set(wide))
-    assert all(a < b for a, b in zip(wide[1:], narrow[1:], strict=True))
-    assert log_mel(tones[0], SAMPLE_RATE, bands=40).shape == (101, 40)
-    half = log_mel(tones[0][::2], SAMPLE_RATE // 2)  # another rate, the same speech
-    assert int(half.mean(0).argmax()) == wide[0]
+def test_killed_and_run_again_it_ends_with_the_same_files(tmp_path):
+    audio = write_tree(tmp_path / "audio", {f"84-121-{number:04d}": "A CAT" for number in range(60)}, seconds=5)
+    command = [sys.executable, "-m", "corpora.librispeech", str(audio)]
+    subprocess.run([*command, str(tmp_path / "whole")], cwd=HOME, check=True, capture_output=True)
+
+    made = tmp_path / "killed" / "dev-clean" / "mfcc"
+    process = subprocess.Popen([*command, str(tmp_path / "killed"), "--jobs", "1"], cwd=HOME)
+    while process.poll() is None and not (made.is_dir() and list(made.glob("*.npy"))):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert 0 < len(list(made.glob("*.npy"))) < 60
+    for path in made.glob("*.npy"):
+        assert np.isfinite(np.load(path)).all()
+    subprocess.run([*command, str(tmp_path / "killed")], cwd=HOME, check=True, capture_output=True)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

@@ -4,6 +4,7 @@ import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -11,6 +12,7 @@ from models.las import LAS
 from utils.corpus import FeatureFormat
 from utils.errors import UserError
 from utils.files import replacing
+from utils.recipe import Recipe, parse_recipe
 from utils.vocabulary import VOCABULARY
 
 CONTENT = {"model": dict, "model_settings": dict, "features": dict, "vocabulary": list, "epoch": int}
@@ -76,8 +78,26 @@ def model_from(checkpoint: dict) -> LAS:
         raise UserError(f"the checkpoint's weights do not fit its settings: {reason}") from None
 
 
+class Loaded(NamedTuple):
+    """Models that go together, and what they must be given.
+
+    recipe: how features are computed from speech; None where one of them does not know.   usual_frames: the length that
+    few of their training utterances exceeded, which is what they can be trusted with; None: unknown.
+    """
+
+    models: list[LAS]
+    features: FeatureFormat
+    recipe: Recipe | None
+    usual_frames: int | None
+
+
 def load_models(paths: Sequence[Path], say: Callable[[str], None]) -> tuple[list[LAS], FeatureFormat]:
     """The models of the checkpoints, and the feature format that they must share."""
+    return load_for_recordings(paths, say)[:2]
+
+
+def load_for_recordings(paths: Sequence[Path], say: Callable[[str], None]) -> Loaded:
+    """Raises UserError where the checkpoints' features or recipes differ."""
     checkpoints = [load_checkpoint(path) for path in paths]
     for path, checkpoint in zip(paths, checkpoints, strict=True):
         say(f"decoding with {path}, epoch {checkpoint['epoch']}")
@@ -85,4 +105,20 @@ def load_models(paths: Sequence[Path], say: Callable[[str], None]) -> tuple[list
     for path, checkpoint in zip(paths, checkpoints, strict=True):
         if checkpoint["features"] != expected:
             raise UserError(f"{path}: found features {checkpoint['features']}, expected {expected}, as in {paths[0]}")
-    return [model_from(checkpoint) for checkpoint in checkpoints], FeatureFormat(**expected)
+    recipes = [recipe_of(checkpoint, path) for path, checkpoint in zip(paths, checkpoints, strict=True)]
+    for path, recipe in zip(paths, recipes, strict=True):
+        if None not in recipes and recipe != recipes[0]:
+            raise UserError(f"{path}: found features of {recipe}, expected {recipes[0]}, as in {paths[0]}")
+    usual = [frames for c in checkpoints if isinstance(frames := c.get("usual_frames"), int) and frames > 0]
+    return Loaded(
+        [model_from(checkpoint) for checkpoint in checkpoints],
+        FeatureFormat(**expected),
+        None if None in recipes else recipes[0],
+        min(usual, default=None),
+    )
+
+
+def recipe_of(checkpoint: dict, path: str | Path) -> Recipe | None:
+    """None: it was trained on features of unknown making, such as the competition's."""
+    found = checkpoint.get("recipe")
+    return None if found is None else parse_recipe(found, f"{path}: recipe")

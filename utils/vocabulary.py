@@ -1,6 +1,7 @@
 """The competition's 31 tokens, in its index order."""
 
 import string
+import unicodedata
 from collections.abc import Iterable
 
 PAD, SOS, EOS = 0, 1, 2
@@ -26,6 +27,21 @@ def decode(tokens: Iterable[int]) -> str:
     return "".join(text)
 
 
+_READ_AS = str.maketrans({"’": "'", **dict.fromkeys("-‐‑–—/_", " ")})  # WELL-KNOWN are two words
+
+
+def _plain(text: str) -> str:
+    """Upper case, without accents, dashes as spaces."""
+    letters = unicodedata.normalize("NFKD", text.translate(_READ_AS)).upper()
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+
+
 def spellable(text: str) -> str:
     """Any text in the vocabulary's characters: upper case, what is unknown left out, words a space apart."""
-    return " ".join("".join(character for character in text.upper() if character in CHARACTERS).split())
+    words = "".join(letter if letter in CHARACTERS else " " * letter.isspace() for letter in _plain(text))
+    return " ".join(words.split())
+
+
+def unspellable(text: str) -> str:
+    """The characters of `text` that `spellable` leaves out."""
+    return "".join(letter for letter in _plain(text) if letter not in CHARACTERS and not letter.isspace())

@@ -1,0 +1,135 @@
+"""Fetches the official archives of LibriSpeech (openslr.org/12): resumed where they broke off, verified, unpacked."""
+
+import hashlib
+import http.client
+import os
+import shutil
+import ssl
+import tarfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from utils.errors import UserError
+
+BASE = "https://www.openslr.org/resources/12"
+CHECKSUMS = {  # MD5, of md5sum.txt there
+    "dev-clean": "42e2234ba48799c1f50f24a7926300a1",
+    "dev-other": "c8d0bcc9cca99d4f8b62fcc847357931",
+    "test-clean": "32fa31d27d2e1cad72775fee3f4849a9",
+    "test-other": "fb5a50374b501bb3bac4815ee91d3135",
+    "train-clean-100": "2a93770f6d5c6c964bc36631d331a522",
+    "train-clean-360": "c0e676e450a7ff2f54aeade5171606fa",
+    "train-other-500": "d1a0fd59409feb2c614ce4d30c387708",
+}
+CHUNK = 2**20
+ATTEMPTS, WAIT, TIMEOUT = 5, 3.0, 60.0  # attempts without a byte gained; seconds between them; seconds without a byte
+LOST = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+
+
+def download(
+    part: str,
+    folder: Path,
+    say: Callable[[str], None],
+    base: str = BASE,
+    checksums: Mapping[str, str] = CHECKSUMS,
+    wait: float = WAIT,
+) -> None:
+    """`folder/part` with the audio and transcripts of `part`; nothing is done where it is there.
+
+    The archive, `PART.tar.gz.part` until it is whole, goes once it is unpacked; one that is there is not fetched again.
+    Raises UserError where it cannot be had, or is another; run again, it goes on.
+    """
+    if (folder / part).is_dir():
+        say(f"{folder / part}: is there already")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = folder / f"{part}.tar.gz"
+    if not archive.exists():
+        partial = archive.with_name(f"{archive.name}.part")
+        _fetch(f"{base}/{archive.name}", partial, wait)
+        os.replace(partial, archive)
+    _verify(archive, checksums[part])
+    _unpack(archive, part, folder)
+    archive.unlink()
+    say(f"{folder / part}: fetched, verified and unpacked")
+
+
+def _fetch(url: str, partial: Path, wait: float) -> None:
+    """All bytes of `url` into `partial`, after those that are there."""
+    attempt = 0
+    while True:
+        before = partial.stat().st_size if partial.exists() else 0
+        try:
+            if _continue(url, partial, before):
+                return
+            reason = "the connection was lost"
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                raise UserError(f"{url}: found {error}, expected the archive; try again later") from None
+            reason = str(error)
+        except LOST as error:
+            reason = str(getattr(error, "reason", error)) or type(error).__name__
+        there = partial.stat().st_size if partial.exists() else 0
+        attempt = 1 if there > before else attempt + 1
+        if attempt == ATTEMPTS:
+            raise UserError(
+                f"{url}: cannot be fetched ({reason}); {there / 1e6:,.1f} MB are here. With a network connection the "
+                f"same command goes on from there; or fetch it elsewhere and put it into {partial.parent}"
+            )
+        time.sleep(wait)
+
+
+def _continue(url: str, partial: Path, there: int) -> bool:
+    """Appends what the server still has to give. Whether that was all."""
+    request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return True  # nothing is left; the checksum will tell
+        raise
+    with response:
+        resumed = response.status == http.client.PARTIAL_CONTENT
+        done = there if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = done + int(length) if length else None
+        bar = tqdm(
+            desc=f"fetching {url.rsplit('/', 1)[1]}", total=total, initial=done, unit="B", unit_scale=True, disable=None
+        )
+        with bar, partial.open("ab" if resumed else "wb") as file:
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+                done += len(chunk)
+    return total is None or done >= total
+
+
+def _verify(archive: Path, checksum: str) -> None:
+    with archive.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != checksum:
+        raise UserError(f"{archive}: found MD5 {found}, expected {checksum}; it is damaged: remove it, run this again")
+
+
+def _unpack(archive: Path, part: str, folder: Path) -> None:
+    """`LibriSpeech/PART/` of the archive as `folder/PART`, which is whole or not there."""
+    beside = folder / f".{part}.unpacking"
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        with tarfile.open(archive) as tar, tqdm(desc=f"unpacking {part}", unit="file", disable=None) as bar:
+            for member in tar:
+                if PurePosixPath(member.name).parts[1:2] == (part,):
+                    tar.extract(member, beside, filter="data")
+                    bar.update()
+        os.replace(beside / "LibriSpeech" / part, folder / part)
+    except (tarfile.TarError, EOFError, FileNotFoundError) as error:
+        raise UserError(
+            f"{archive}: cannot be unpacked ({error}), expected LibriSpeech/{part}; remove it, run this again"
+        ) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

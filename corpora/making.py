@@ -1,0 +1,151 @@
+"""Utterances, audio and text, to a partition in the Kaggle layout: what every maker of a corpus shares."""
+
+import argparse
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from utils.audio import features_of, make_recipe, read_speech
+from utils.corpus import BadFile, read_transcript
+from utils.errors import UserError
+from utils.files import replacing
+from utils.recipe import Recipe, keep_recipe
+from utils.vocabulary import spellable, unspellable
+
+LISTED = 100  # findings shown
+
+
+class Utterance(NamedTuple):
+    """id: its files' name.   source: where its text stands, for messages."""
+
+    id: str
+    audio: Path
+    text: str
+    source: str
+
+
+class Found(NamedTuple):
+    """The utterances of a partition, and what is wrong with others, a line each."""
+
+    name: str
+    utterances: list[Utterance]
+    findings: list[str]
+
+
+def make_corpus(
+    partitions: Sequence[Found], out: Path, recipe: Recipe, jobs: int, skip_bad: bool, say: Callable[[str], None]
+) -> None:
+    """Partitions with features by `recipe`, below `out`, `jobs` utterances at a time.
+
+    What is there already is not made again, unless its text has changed. All files are whole or not there.
+    Raises UserError where `out` holds features of another recipe, and, at the end, with all that was bad.
+    """
+    keep_recipe(out, recipe)
+    torch.set_num_threads(1)  # each of the jobs has an utterance of its own to work on
+    findings = []
+    for partition in partitions:
+        utterances, unfit = _fit(partition.utterances)
+        problems = _make(partition.name, utterances, out / partition.name, recipe, jobs)
+        findings += partition.findings + unfit + problems
+        left_out = Counter(letter for utterance in utterances for letter in unspellable(utterance.text))
+        if left_out:
+            listed = ", ".join(f"{letter!r} {count} times" for letter, count in left_out.most_common(20))
+            say(f"{partition.name}: left out of the texts, since the vocabulary has no such character: {listed}")
+        strangers = {path.stem for path in (out / partition.name / "mfcc").glob("*.npy")}
+        strangers -= {utterance.id for utterance in utterances}
+        if strangers:
+            say(
+                f"warning: {out / partition.name}: {len(strangers)} utterances there are not from this audio, "
+                f"such as {min(strangers)}; they stay"
+            )
+        say(f"{out / partition.name}: {len(utterances) - len(problems):,} utterances; {recipe}")
+    if findings:
+        report = "\n".join(f"  {finding}" for finding in findings[:LISTED])
+        if len(findings) > LISTED:
+            (out / "findings.txt").write_text("\n".join(findings) + "\n", encoding="utf-8")
+            report += f"\n  ... and {len(findings) - LISTED} more, all in {out / 'findings.txt'}"
+        if not skip_bad:
+            raise UserError(f"{report}\nMend these files and run this again, or go on without them: --skip-bad")
+        say(f"{report}\nwent on without them (--skip-bad)")
+
+
+def _fit(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:
+    """Those that have a name of their own and a text that can be spelled, and what is wrong with the others."""
+    fit, findings = {}, []
+    for utterance in utterances:
+        if utterance.id in fit:
+            findings.append(f"{utterance.source}: found {utterance.id} again, expected one of that name")
+        elif not spellable(utterance.text):
+            findings.append(f"{utterance.source}: found {utterance.text!r}, expected a text of letters A to Z")
+        else:
+            fit[utterance.id] = utterance
+    return list(fit.values()), findings
+
+
+def _make(name: str, utterances: Sequence[Utterance], out: Path, recipe: Recipe, jobs: int) -> list[str]:
+    """Files of all utterances; what went wrong, a line each."""
+    for kind in ("mfcc", "transcripts"):
+        (out / kind).mkdir(parents=True, exist_ok=True)
+
+    def make(utterance: Utterance) -> str | None:
+        features, transcript = (out / kind / f"{utterance.id}.npy" for kind in ("mfcc", "transcripts"))
+        text = spellable(utterance.text)
+        try:
+            if not features.exists():
+                _save(features, features_of(read_speech(utterance.audio, recipe), recipe))
+        except BadFile as bad:
+            return f"{utterance.audio}: {bad}"
+        if not _says(transcript, text):
+            _save(transcript, np.array(["<sos>", *text, "<eos>"]))
+        return None
+
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        made = tqdm(pool.map(make, utterances), f"making {name}", len(utterances), unit="utt", disable=None)
+        return [problem for problem in made if problem]
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for all that is left
+
+
+def _says(transcript: Path, text: str) -> bool:
+    try:
+        return read_transcript(transcript) == text
+    except BadFile:  # or none
+        return False
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with replacing(path) as beside, beside.open("wb") as file:  # an open file: np.save adds .npy to a name
+        np.save(file, array)
+
+
+def maker_parser(description: str) -> argparse.ArgumentParser:
+    """The arguments that all makers share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--features",
+        default="mel28",
+        metavar="KIND",
+        help="mel28: log mel bands; mfcc13: cepstra (default: %(default)s)",
+    )
+    parser.add_argument("--lowest", type=float, default=0.0, metavar="HZ", help="lower edge of the bands (default: 0)")
+    parser.add_argument(
+        "--highest", type=float, default=8000.0, metavar="HZ", help="upper edge of the bands (default: 8000)"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="files at a time (default: %(default)s)")
+    parser.add_argument("--skip-bad", action="store_true", help="go on without what cannot be used")
+    return parser
+
+
+def parse_maker_arguments(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Recipe]:
+    args = parser.parse_args()
+    if args.jobs < 1:
+        raise UserError(f"--jobs: found {args.jobs}, expected 1 or more")
+    return args, make_recipe(args.features, args.lowest, args.highest)

@@ -1,0 +1,176 @@
+"""Recordings to texts, and to the time of each word, read off the attention."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from dataset import Corpus, FeatureDataset
+from decoding.recogniser import Recogniser
+from decoding.transcribe import DecodingOptions, transcribe
+from models.las import LAS
+from utils.audio import LONGEST, cut_at_pauses, features_of, read_speech
+from utils.buckets import Item
+from utils.checkpoint import Loaded
+from utils.corpus import BadFile
+from utils.distributed import SINGLE, Team
+from utils.errors import UserError
+from utils.recipe import Recipe
+from utils.timeline import save_timeline
+from utils.vocabulary import encode
+
+SHORTEST = 2.0  # seconds of the longest piece, whatever models are used to
+LEAST = 1e-4  # attention that counts as none: a character that looks elsewhere must not bend the path around it
+NEAR = 2  # steps on either side of the path whose attention counts for a character's time
+
+
+class Word(NamedTuple):
+    """start, end: seconds in the recording.   characters: where it stands in its piece's text."""
+
+    text: str
+    start: float
+    end: float
+    characters: slice
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What was said without a long pause.
+
+    start, end: seconds in the recording.   features: `(T, D)`, not normalised.   attention: of the text's characters
+    and `<eos>`, heads averaged, `(U, S)`.
+    """
+
+    start: float
+    end: float
+    features: np.ndarray
+    text: str
+    attention: np.ndarray
+    words: list[Word]
+
+
+@dataclass(frozen=True)
+class Recording:
+    path: Path
+    seconds: float
+    pieces: list[Piece]
+
+    @property
+    def text(self) -> str:
+        return " ".join(piece.text for piece in self.pieces if piece.text)
+
+    @property
+    def words(self) -> list[Word]:
+        return [word for piece in self.pieces for word in piece.words]
+
+
+def transcribe_recordings(
+    recogniser: Recogniser,
+    paths: Sequence[Path],
+    loaded: Loaded,
+    options: DecodingOptions,
+    device: torch.device,
+    team: Team = SINGLE,
+) -> list[Recording]:
+    """Sound files at any rate, of any length, cut at their pauses into pieces as long as the models are used to.
+
+    loaded: what the recogniser's models need. Times are read off the first of several models.
+    Raises UserError with all the files that cannot be read.
+    """
+    recipe, (read, findings) = loaded.recipe, ([], [])
+    for path in paths:
+        try:
+            read.append(read_speech(path, recipe))
+        except BadFile as bad:
+            findings.append(f"{path}: {bad}")
+    if findings:
+        raise UserError("\n".join(findings))
+    usual = (loaded.usual_frames or np.inf) * recipe.hop / recipe.rate
+    cuts = [cut_at_pauses(speech, recipe.rate, min(max(usual, SHORTEST), LONGEST)) for speech in read]
+    features = [
+        features_of(speech[start:end], recipe) for speech, cut in zip(read, cuts, strict=True) for start, end in cut
+    ]
+    names = [path for path, cut in zip(paths, cuts, strict=True) for _ in cut]
+    corpus = Corpus(loaded.features, tuple(names), tuple(map(len, features)), None, features)
+    texts = transcribe(recogniser, corpus, options, device, team) if features else []
+
+    heard, dataset = iter(range(len(corpus))), FeatureDataset(corpus)
+    recordings = []
+    for path, speech, cut in zip(paths, read, cuts, strict=True):
+        pieces = []
+        for start, end in cut:
+            index = next(heard)
+            begin, stop = start / recipe.rate, end / recipe.rate
+            attention = attend(recogniser.models[0], dataset[Item(index)].features.to(device), texts[index])
+            words = time_words(texts[index], attention, begin, stop)
+            pieces.append(Piece(begin, stop, features[index], texts[index], attention, words))
+        recordings.append(Recording(path, len(speech) / recipe.rate, pieces))
+    return recordings
+
+
+@torch.no_grad()
+def attend(model: LAS, features: torch.Tensor, text: str) -> np.ndarray:
+    """Attention weights of each character of `text` and of `<eos>`, heads averaged, `(U, S)`; `features (T, D)`."""
+    tokens = torch.tensor([encode(text)[:-1]], device=features.device)
+    lengths = torch.tensor([len(features)], device=features.device)
+    _, attention, _ = model(features.unsqueeze(0), lengths, tokens)
+    return attention[0].mean(0).float().cpu().numpy()
+
+
+def monotone_path(weights: np.ndarray) -> np.ndarray:
+    """The step each row of `weights (U, S)` belongs to, never falling: the path of the greatest product, `(U,)`."""
+    scores = np.log(np.maximum(weights, LEAST))
+    steps, best, came_from = np.arange(scores.shape[1]), scores[0], []
+    for row in scores[1:]:
+        reached = np.maximum.accumulate(best)
+        came_from.append(np.maximum.accumulate(np.where(best == reached, steps, 0)))
+        best = reached + row
+    path = [int(best.argmax())]
+    for before in reversed(came_from):
+        path.append(int(before[path[-1]]))
+    return np.array(path[::-1])
+
+
+def time_words(text: str, attention: np.ndarray, start: float, end: float) -> list[Word]:
+    """When each word of `text` is said, in a piece from `start` to `end` seconds whose `attention` is `(U, S)`.
+
+    A character lies where the attention near the path is, and reaches half way to its neighbours.
+    """
+    S = attention.shape[1]
+    path = monotone_path(attention)
+    near = np.where(np.abs(np.arange(S) - path[:, None]) <= NEAR, np.maximum(attention, LEAST), 0)
+    places = np.maximum.accumulate((near * (np.arange(S) + 0.5)).sum(1) / near.sum(1)) * (end - start) / S + start
+    borders = np.concatenate([places[:1], (places[1:] + places[:-1]) / 2])  # where each character begins
+    words, first = [], 0
+    for word in text.split(" "):
+        last = first + len(word)
+        if word:
+            words.append(Word(word, float(borders[first]), float(borders[last]), slice(first, last)))
+        first = last + 1
+    return words
+
+
+def draw_recordings(recordings: Sequence[Recording], target: Path, recipe: Recipe, say: Callable[[str], None]) -> None:
+    """A picture for each piece of each recording: TARGET.png of a single recording, else in the folder TARGET."""
+    single = target.suffix.lower() == ".png"
+    if single and len(recordings) > 1:
+        raise UserError(f"--plot: found {target} for {len(recordings)} recordings, expected a folder")
+    stems = [recording.path.stem for recording in recordings]
+    try:
+        (target.parent if single else target).mkdir(parents=True, exist_ok=True)
+        for number, (recording, stem) in enumerate(zip(recordings, stems, strict=True), 1):
+            name = (
+                target.with_suffix("") if single else target / (stem if stems.count(stem) == 1 else f"{number}-{stem}")
+            )
+            for index, piece in enumerate(recording.pieces, 1):
+                part = f"-{index:02d}" if len(recording.pieces) > 1 else ""
+                path = name.with_name(f"{name.name}{part}.png")
+                span = (piece.start, piece.end)
+                title = f"{recording.path.name}, {piece.start:.1f} to {piece.end:.1f} s"
+                save_timeline(path, title, span, piece.words, piece.features, piece.attention, recipe)
+                say(f"{path}: {title}")
+    except OSError as error:
+        raise UserError(f"--plot: cannot write into {target} ({error})") from None

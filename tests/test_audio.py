@@ -1,0 +1,188 @@
+"""Sound to samples, to features, to pieces."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import soundfile
+
+from utils.audio import cut_at_pauses, features_of, loudness, make_recipe, read_speech, resample
+from utils.corpus import BadFile
+from utils.errors import UserError
+from utils.recipe import Recipe
+
+RATE = Recipe.rate
+
+
+def tone(hertz: float, seconds: float = 1.0, rate: int = RATE) -> np.ndarray:
+    return (0.3 * np.sin(2 * np.pi * hertz * np.arange(round(rate * seconds)) / rate)).astype(np.float32)
+
+
+def test_bands_follow_the_pitch_and_keep_to_their_range():
+    """A tone is loudest in the band it falls into."""
+
+    def loudest(**settings):
+        return [int(features_of(tone(hertz), Recipe(**settings)).mean(0).argmax()) for hertz in (300, 1000, 3000)]
+
+    wide = loudest()
+    assert wide == sorted(set(wide))
+    assert all(a < b for a, b in zip(wide[1:], loudest(highest=5500.0)[1:], strict=True))
+    assert all(a > b for a, b in zip(wide, loudest(lowest=200.0), strict=True))
+    assert features_of(tone(300), make_recipe("mel40", 0, 8000)).shape == (101, 40)
+    half = resample(tone(1000, rate=8000), 8000, RATE)
+    assert int(features_of(half, Recipe()).mean(0).argmax()) == wide[1]
+
+
+def test_cepstra_are_the_cosine_transform_of_the_bands():
+    noise = 0.1 * np.random.default_rng(0).normal(size=RATE).astype(np.float32)
+    recipe = make_recipe("mfcc13", 0, 8000)
+    bands = features_of(noise, Recipe(bands=recipe.bands))
+    k, n = np.arange(13)[:, None], np.arange(recipe.bands)
+    basis = np.cos(np.pi / recipe.bands * (n + 0.5) * k) * np.sqrt(2 / recipe.bands)
+    basis[0] /= np.sqrt(2)
+    assert np.allclose(features_of(noise, recipe), bands @ basis.T, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["mel28", "80", "mel128", "mel200"])
+def test_every_band_hears_something(kind):
+    """Where bands are narrower than the spectrum's steps, the FFT grows."""
+    noise = 0.1 * np.random.default_rng(0).normal(size=RATE).astype(np.float32)
+    features = features_of(noise, make_recipe(kind, 0, 8000))
+    assert (features.std(0) > 0.1).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "lowest", "highest", "message"),
+    [
+        ("mfcc", 0, 8000, "found 'mfcc', expected mel and a number"),
+        ("mel0", 0, 8000, "found 'mel0'"),
+        ("28.5", 0, 8000, "found '28.5'"),
+        ("mel28", 0, 9000, "expected 0 to 8000 Hz"),
+        ("mel28", 300, 200, "found 300 and 200"),
+        ("mel900", 0, 8000, "too narrow"),
+    ],
+)
+def test_features_that_cannot_be(kind, lowest, highest, message):
+    with pytest.raises(UserError, match=message):
+        make_recipe(kind, lowest, highest)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "rate", "tolerance"), [("wav", 8000, 1e-3), ("flac", 44_100, 1e-3), ("ogg", 48_000, 0.05)]
+)
+def test_any_rate_any_channels(suffix, rate, tolerance, tmp_path):
+    path = tmp_path / f"a.{suffix}"
+    left = tone(440, rate=rate)
+    soundfile.write(path, np.stack([left, np.zeros_like(left)], axis=1), rate)
+    speech = read_speech(path, Recipe())
+    assert speech.shape == (RATE,)
+    inside = slice(RATE // 10, -RATE // 10)
+    assert np.abs(speech - tone(440) / 2)[inside].max() < tolerance
+
+
+def test_mp3(tmp_path):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, tone(440), RATE)
+    assert abs(len(read_speech(path, Recipe())) - RATE) < 3000  # the codec pads
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"", "cannot be read"),
+        (b"text", "cannot be read"),
+        (0, "found 0 samples"),
+        (399, "25 ms"),
+    ],
+)
+def test_audio_that_is_none(content, message, tmp_path):
+    path = tmp_path / "a.wav"
+    if isinstance(content, int):
+        soundfile.write(path, np.zeros(content), RATE)
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadFile, match=message):
+        read_speech(path, Recipe())
+
+
+def test_samples_and_rates_that_cannot_be_computed_with(tmp_path):
+    soundfile.write(tmp_path / "nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    with pytest.raises(BadFile, match="not finite"):
+        read_speech(tmp_path / "nan.wav", Recipe())
+    soundfile.write(tmp_path / "odd.wav", np.zeros(44_101), 44_101)
+    with pytest.raises(BadFile, match="44101 samples a second"):
+        read_speech(tmp_path / "odd.wav", Recipe())
+
+
+def test_the_shortest_sound_has_features(tmp_path):
+    for kind in ("mel28", "mel128", "mfcc13"):
+        recipe = make_recipe(kind, 0, 8000)
+        least = max(recipe.window, recipe.fft // 2 + 1)
+        soundfile.write(tmp_path / "a.wav", 0.1 * np.ones(least), RATE)
+        assert len(features_of(read_speech(tmp_path / "a.wav", recipe), recipe)) == 1 + least // recipe.hop
+
+
+# ------------------------------------------------------------------------------------------------------------- pieces
+
+
+def recording(*parts: tuple[float, float], floor: float = 1e-4) -> np.ndarray:
+    """Noise of each `(seconds, loudness)` in turn; loudness 0 is the recording's floor."""
+    generator = np.random.default_rng(0)
+    return np.concatenate(
+        [(loud or floor) * generator.normal(size=round(RATE * seconds)) for seconds, loud in parts]
+    ).astype(np.float32)
+
+
+def seconds(pieces: list[tuple[int, int]]) -> list[tuple[float, float]]:
+    return [(start / RATE, end / RATE) for start, end in pieces]
+
+
+def test_loudness_is_in_decibels_whatever_the_offset():
+    level = loudness(recording((1, 0.1)) + 0.3, RATE // 100)
+    assert level.shape == (100,)
+    assert level.mean() == pytest.approx(-20, abs=0.5)
+
+
+def test_long_pauses_part_a_recording_and_are_left_out():
+    pieces = seconds(cut_at_pauses(recording((2, 0), (3, 0.1), (1.5, 0), (2, 0.1), (0.5, 0), (2, 0.1), (4, 0)), RATE))
+    assert np.allclose(pieces, [(1.8, 5.2), (6.3, 11.2)], atol=0.1)
+
+
+@pytest.mark.parametrize("longest", [6.0, 20.0])
+def test_what_is_long_is_parted_where_someone_paused(longest):
+    parts, at, pauses = [], 0.0, []
+    for number in range(20):  # a minute of phrases of 2.6 to 3 seconds, pauses between them of 0.4 seconds
+        spoken = 2.6 + 0.1 * (number % 5)
+        parts += [(spoken, 0.1), (0.4, 0)]
+        at += spoken + 0.4
+        pauses.append((at - 0.4, at))
+    pieces = seconds(cut_at_pauses(recording(*parts), RATE, longest))
+    assert all(end - start <= longest for start, end in pieces)
+    assert len(pieces) >= 60 / longest
+    for (_, before), (after, _) in pairwise(pieces):
+        assert any(start <= before <= after <= end for start, end in pauses)
+    assert pieces[0][0] == 0
+    assert sum(end - start for start, end in pieces) > at - 1
+
+
+def test_without_a_pause_it_is_cut_where_it_is_quietest():
+    parts = [(9, 0.1), (0.15, 0.02), (14, 0.1)]
+    (start, cut), (again, end) = seconds(cut_at_pauses(recording(*parts), RATE))
+    assert (start, end) == (0, pytest.approx(23.15))
+    assert cut == again == pytest.approx(9.07, abs=0.1)
+
+
+def test_soft_speech_beside_loud_speech_is_kept():
+    pieces = seconds(cut_at_pauses(recording((3, 0.1), (1.5, 0), (3, 0.01), (1.5, 0)), RATE))
+    assert np.allclose(pieces, [(0, 3.2), (4.3, 7.7)], atol=0.1)
+
+
+@pytest.mark.parametrize("loudness", [1e-5, 0])
+def test_silence_has_no_pieces(loudness):
+    assert cut_at_pauses(recording((5, loudness), floor=0), RATE) == []
+
+
+def test_even_sound_is_one_piece():
+    for speech in (recording((5, 0.1)), tone(440, 5), recording((0.03, 0.1))):
+        assert cut_at_pauses(speech, RATE) == [(0, len(speech))]

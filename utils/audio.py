@@ -1,0 +1,176 @@
+"""Recordings to samples, samples to features, long recordings to pieces."""
+
+import math
+import re
+import warnings
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+
+from utils.corpus import BadFile
+from utils.errors import UserError
+from utils.recipe import Recipe
+
+AUDIO = (".flac", ".wav", ".mp3", ".ogg")
+FLOOR = 1e-6  # energy of silence: keeps the logarithm finite
+FFT_SIZES = (400, 512, 1024, 2048)
+MAX_RATIO = 50_000_000  # of resampling: the product of its terms is the size of the filter
+
+LONGEST = 20.0  # seconds of a piece: few utterances of any corpus are longer
+PAUSE = 0.2  # seconds, smoothed: shorter ones may be within words
+SILENCE = 1.0  # seconds of a pause that end a piece, whatever its length
+MARGIN = 0.2  # seconds left around speech
+INAUDIBLE = -65.0  # dB of full scale
+EVEN = 10.0  # dB from quiet to loud: less is speech without a pause, or none
+SMOOTHING = 10  # hops: closures of plosives are no pauses
+
+
+def make_recipe(features: str, lowest: float, highest: float) -> Recipe:
+    """`mel28` (or `28`): so many log mel bands; `mfcc13`: so many cepstra of 40 bands or as many as they need.
+
+    The window is padded to an FFT that gives each band a frequency of its own. Raises UserError for anything else.
+    """
+    match = re.fullmatch(r"(mel|mfcc)?([1-9]\d{0,3})", features)
+    if not match:
+        raise UserError(
+            f"--features: found {features!r}, expected mel and a number, or mfcc and a number: mel28, mfcc13"
+        )
+    cepstra = int(match[2]) if match[1] == "mfcc" else 0
+    bands = max(40, cepstra) if cepstra else int(match[2])
+    rate = Recipe.rate
+    if not 0 <= lowest < highest <= rate / 2:
+        raise UserError(f"--lowest, --highest: found {lowest:g} and {highest:g}, expected 0 to {rate / 2:g} Hz, rising")
+    for fft in FFT_SIZES:
+        if (_filters(fft // 2 + 1, lowest, highest, bands, rate).amax(0) > 0).all():
+            return Recipe(bands, cepstra, lowest, highest, fft=fft)
+    raise UserError(f"--features: found {bands} bands from {lowest:g} to {highest:g} Hz, too narrow for any frequency")
+
+
+@cache
+def _filters(frequencies: int, lowest: float, highest: float, bands: int, rate: int) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of empty bands, which is what is asked here
+        return torchaudio.functional.melscale_fbanks(frequencies, lowest, highest, bands, rate)
+
+
+@cache
+def _transform(recipe: Recipe) -> torch.nn.Module:
+    mel = {
+        "n_fft": recipe.fft,
+        "win_length": recipe.window,
+        "hop_length": recipe.hop,
+        "n_mels": recipe.bands,
+        "f_min": recipe.lowest,
+        "f_max": recipe.highest,
+    }
+    if recipe.cepstra:  # its logarithm has the same floor
+        return torchaudio.transforms.MFCC(recipe.rate, recipe.cepstra, log_mels=True, melkwargs=mel)
+    return torchaudio.transforms.MelSpectrogram(recipe.rate, **mel)
+
+
+@cache
+def _resampler(old: int, new: int) -> torchaudio.transforms.Resample:
+    return torchaudio.transforms.Resample(old, new)
+
+
+def resample(speech: np.ndarray, old: int, new: int) -> np.ndarray:
+    """Samples `(N,)` at `old` a second to `new` a second."""
+    return speech if old == new else _resampler(old, new)(torch.from_numpy(speech)).numpy()
+
+
+def features_of(speech: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Mono samples `(N,)` in -1..1 at `recipe.rate` to features `(T, D)` float32; N above `fft / 2`."""
+    transformed = _transform(recipe)(torch.from_numpy(speech))
+    if not recipe.cepstra:
+        transformed = torch.log(transformed + FLOOR)
+    return transformed.T.contiguous().numpy()
+
+
+def read_speech(path: Path, recipe: Recipe) -> np.ndarray:
+    """Any sound file that libsndfile reads, its channels' mean, at the recipe's rate. Raises BadFile."""
+    if not path.is_file():
+        raise BadFile("no such file", "audio")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise BadFile(f"what cannot be read ({error})", f"audio, such as {', '.join(AUDIO)}") from None
+    least = max(recipe.window, recipe.fft // 2 + 1) / recipe.rate
+    if len(samples) < least * rate:
+        raise BadFile(f"{len(samples)} samples", f"{1000 * least:g} ms of speech or more")
+    speech = samples.mean(axis=1)
+    if not np.isfinite(speech).all():
+        raise BadFile("samples that are not finite", "numbers between -1 and 1")
+    if rate * recipe.rate > MAX_RATIO * math.gcd(rate, recipe.rate) ** 2:
+        raise BadFile(f"{rate} samples a second", "a usual number, such as 8000, 16000, 22050, 44100 or 48000")
+    return resample(speech, rate, recipe.rate)
+
+
+# ------------------------------------------------------------------------------------------------------------- pieces
+
+
+def loudness(speech: np.ndarray, hop: int) -> np.ndarray:
+    """dB of full scale of every `hop` samples, smoothed: `(ceil(N / hop),)`."""
+    padded = np.pad(speech.astype(np.float64) - speech.mean(), (0, -len(speech) % hop))
+    power = (padded**2).reshape(-1, hop).mean(axis=1)
+    around = np.convolve(np.pad(power, SMOOTHING // 2, mode="edge"), np.ones(SMOOTHING) / SMOOTHING, mode="valid")
+    return 10 * np.log10(around[: len(power)] + 1e-12)
+
+
+def cut_at_pauses(speech: np.ndarray, rate: int, longest: float = LONGEST) -> list[tuple[int, int]]:
+    """Pieces of a recording, samples `[start, end)` in order, of at most `longest` seconds, each with speech in it.
+
+    Speech is what is louder than a third of the way, in dB, from the quietest twentieth to the loudest. Pieces end in
+    long pauses; what is longer than allowed is parted in its longest pause, or, where nobody paused, where it is
+    quietest. No piece: nothing is loud enough to be heard.
+    """
+    hop = rate // 100
+    level = loudness(speech, hop)
+    quiet, loud = np.percentile(level, [5, 95])
+    if loud < INAUDIBLE:
+        return []
+    heard = level > max(INAUDIBLE, quiet + (loud - quiet) / 3 if loud - quiet > EVEN else INAUDIBLE)
+    edges = np.flatnonzero(np.diff(heard, prepend=False, append=False)).reshape(-1, 2)  # [start, end) of what is heard
+    spans = [tuple(edges[0])]
+    for start, end in edges[1:]:
+        if start - spans[-1][1] < 100 * PAUSE:
+            spans[-1] = (spans[-1][0], end)
+        else:
+            spans.append((start, end))
+    pieces, margin = [], round(100 * MARGIN)
+    for group in _apart(spans, round(100 * SILENCE)):
+        pieces += _part(group, level, round(100 * longest) - 2 * margin)
+    middles = [(before[1] + after[0]) // 2 for before, after in pairwise(pieces)]  # margins do not overlap
+    firsts, lasts = [0, *middles], [*middles, len(level)]
+    return [
+        (max(start - margin, first) * hop, min(min(end + margin, last) * hop, len(speech)))
+        for (start, end), first, last in zip(pieces, firsts, lasts, strict=True)
+    ]
+
+
+def _apart(spans: list[tuple[int, int]], silence: int) -> list[list[tuple[int, int]]]:
+    """Groups of spans between which nobody speaks for `silence` hops or more."""
+    groups = [[spans[0]]]
+    for span in spans[1:]:
+        if span[0] - groups[-1][-1][1] >= silence:
+            groups.append([])
+        groups[-1].append(span)
+    return groups
+
+
+def _part(spans: list[tuple[int, int]], level: np.ndarray, longest: int) -> list[tuple[int, int]]:
+    """One piece, or, where that is longer than `longest`, those of its two halves around the best place to cut."""
+    start, end = spans[0][0], spans[-1][1]
+    if end - start <= longest:
+        return [(start, end)]
+    if len(spans) > 1:
+        pauses = [after[0] - before[1] for before, after in pairwise(spans)]
+        cut = int(np.argmax(pauses)) + 1
+        return _part(spans[:cut], level, longest) + _part(spans[cut:], level, longest)
+    third = (end - start) // 3
+    cut = start + third + int(np.argmin(level[start + third : end - third]))
+    return _part([(start, cut)], level, longest) + _part([(cut, end)], level, longest)

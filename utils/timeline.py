@@ -1,0 +1,63 @@
+"""What was heard when: words, features and attention under one time axis."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from utils.recipe import Recipe
+
+INCHES_PER_SECOND, NARROWEST, WIDEST = 1.1, 7.0, 22.0
+INCHES_PER_CHARACTER, LOWEST, HIGHEST = 0.06, 2.5, 9.0
+LEVELS = 3  # heights at which words stand in turn, so that long ones do not overlap
+
+
+def save_timeline(
+    path: Path,
+    title: str,
+    span: tuple[float, float],
+    words: Sequence[tuple[str, float, float, slice]],
+    features: np.ndarray,
+    attention: np.ndarray,
+    recipe: Recipe,
+) -> None:
+    """Draws a piece of a recording as PNG.
+
+    span: its seconds.   words: text, start and end in seconds, rows of the attention.   features: `(T, D)`.
+    attention: `(U, S)`.
+    """
+    width = min(max(NARROWEST, (span[1] - span[0]) * INCHES_PER_SECOND), WIDEST)
+    height = min(max(LOWEST, len(attention) * INCHES_PER_CHARACTER), HIGHEST)
+    figure = Figure(figsize=(width, 2.8 + height), dpi=100, layout="constrained")
+    said, heard, attended = figure.subplots(3, 1, sharex=True, height_ratios=(0.6, 2.0, height))
+
+    for number, (text, start, end, _) in enumerate(words):
+        level = LEVELS - number % LEVELS
+        said.hlines(level - 0.45, start, end, color="tab:orange", linewidth=2)
+        said.text((start + end) / 2, level, text, ha="center", va="center", fontsize=8)
+        for axes in (heard, attended):
+            axes.axvline(start, color="white", linewidth=0.4, alpha=0.5)
+    said.set_ylim(0.3, LEVELS + 0.5)
+    said.axis("off")
+    said.set_title(title, fontsize=10)
+
+    D = features.shape[1]
+    half = recipe.hop / recipe.rate / 2  # frames are centred on multiples of the hop
+    low, high = np.percentile(features, [1, 99.5])
+    frames = (span[0] - half, span[0] - half + len(features) * 2 * half)
+    heard.imshow(
+        features.T, aspect="auto", origin="lower", cmap="magma", vmin=low, vmax=high, extent=(*frames, -0.5, D - 0.5)
+    )
+    heard.set_ylabel("cepstrum" if recipe.cepstra else "mel band")
+
+    U = len(attention)
+    attended.imshow(
+        attention, aspect="auto", interpolation="nearest", cmap="magma", vmin=0, extent=(*span, U - 0.5, -0.5)
+    )
+    middles = [(rows.start + rows.stop - 1) / 2 for *_, rows in words]
+    attended.set_yticks([*middles, U - 1], [*(text for text, *_ in words), "<eos>"], fontsize=7)
+    attended.tick_params(axis="y", length=0, pad=2)
+    attended.set_xlabel("seconds")
+    attended.set_xlim(*span)
+    figure.savefig(path)
