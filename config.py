@@ -175,6 +175,7 @@ class Decoding(Section):
 class Wandb(Section):
     mode: Literal["auto", "online", "offline", "disabled"]
     project: Text
+    group: Text | None
 
 
 class Test(Section):

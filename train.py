@@ -9,6 +9,7 @@ torchrun --nproc_per_node=8 train.py                     # on eight GPUs; traini
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 import torch
@@ -33,7 +34,7 @@ from utils.resume import check_same_run, load_last, start_from
 from utils.schedules import ALIGNED, learning_rate, progress, teacher_forcing_rate, time_is_up
 from utils.stopping import Stopped, StopRequest
 from utils.tracking import Tracker
-from utils.visualization import draw_epoch
+from utils.visualization import draw_epoch, picture_of
 from utils.vocabulary import VOCABULARY
 
 PATIENCE = 8  # epochs without alignment before a run says so
@@ -149,6 +150,7 @@ class Trainer:
         tracker = Tracker(
             config.wandb.mode if self.team.leads else "disabled",
             config.wandb.project,
+            config.wandb.group,
             config.run.name,
             self.folder,
             {**config.model_dump(), "parameters": self.learner.model.parameter_count},
@@ -171,17 +173,17 @@ class Trainer:
                     # Times differ between processes, and the schedule may follow them: the leader's count.
                     row = self.team.gather({"epoch": epoch, **train, **dev, "seconds": time.perf_counter() - start})[0]
                     self.history.append(row)
-                    best = min(self.history, key=self._badness)  # the first of equals
-                    is_best = best is row
-                    picture = None
+                    is_best = self._best is row
                     if self.team.leads:
-                        picture = draw_epoch(self.folder / "attention", epoch, maps, row, is_best)
+                        draw_epoch(self.folder / "attention", epoch, maps, row, is_best)
                     self._save(is_best)
-                    summary = {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]}
-                    tracker.log(epoch, row, picture, predictions, summary)
+                    tracker.log(self.history, self._best, partial(picture_of, self.folder / "attention"), predictions)
                     self._summarise(row, is_best)
         finally:
+            if self.history:
+                tracker.log_model(self.folder / "best.pt", self._best)
             tracker.finish()
+        best = self._best
         self.say(
             f"best: epoch {best['epoch']}, dev distance {best['dev_distance']:.2f} (greedy); look at "
             f"{self.folder / 'attention' / 'first-and-best.png'}; next: python test.py, which searches with a beam"
@@ -190,6 +192,11 @@ class Trainer:
     def _badness(self, row: dict) -> tuple[bool, float]:
         """Any epoch that trained the Speller is better than one that did not."""
         return row["epoch"] <= self.config.training.ctc_epochs, row["dev_distance"]
+
+    @property
+    def _best(self) -> dict:
+        """The best epoch so far, the first of equals."""
+        return min(self.history, key=self._badness)
 
     @property
     def _seconds(self) -> list[float]:
