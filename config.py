@@ -8,6 +8,7 @@ Only the commands import this module: they hand plain values on.
 import argparse
 import difflib
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ from utils.errors import UserError
 
 TUNED = "decoding.yaml"  # in a run's folder: the decoding weights that tune.py found
 DEFAULTS = Path(__file__).with_name("config.yaml")
+HELP_WIDTH, KEY_WIDTH = 80, 36  # columns of --help, and of what stands before a key's meaning
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -347,19 +349,43 @@ def describe_keys() -> str:
         sections = [*sections[: len(indent) // 2], name]
         if meaning is not None:
             described.append((".".join(sections), [value] if value else [], meaning))
-    lines = [f"  {key}={', '.join(value)}\n      {meaning}" for key, value, meaning in described]
-    return "keys, their defaults and meanings (config.yaml):\n" + "\n".join(lines)
+    lines, section = ["keys, with their defaults in config.yaml:"], ""
+    for key, value, meaning in described:
+        if not key.startswith(f"{section}."):
+            section = key.partition(".")[0]
+            lines += ["", f"{section}:"]
+        setting = f"  {key}={', '.join(value)}"
+        if len(setting) < KEY_WIDTH:
+            lines += _wrap(meaning, setting.ljust(KEY_WIDTH))
+        else:
+            lines += [setting, *_wrap(meaning, " " * KEY_WIDTH)]
+    return "\n".join(lines)
+
+
+def _wrap(text: str, opening: str) -> list[str]:
+    return textwrap.wrap(text, HELP_WIDTH, initial_indent=opening, subsequent_indent=" " * len(opening))
+
+
+def _describe_command(docstring: str) -> str:
+    """A command's docstring for a terminal: its examples, `command   # comment`, below one another."""
+    lines = []
+    for line in docstring.splitlines():
+        command, mark, comment = line.partition("  # ")
+        lines += [f"  {command.rstrip()}", *_wrap(comment.strip(), "      ")] if mark else [line]
+    return "\n".join(lines)
 
 
 def command_parser(description: str) -> argparse.ArgumentParser:
     """The arguments that train.py and test.py share."""
     parser = argparse.ArgumentParser(
-        description=description, epilog=describe_keys(), formatter_class=argparse.RawDescriptionHelpFormatter
+        description=_describe_command(description),
+        epilog=describe_keys(),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=HELP_WIDTH),
     )
     parser.add_argument(
         "--config", default=str(DEFAULTS), metavar="FILE", help="YAML file whose values override config.yaml's"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override one key: training.epochs=3")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override keys: training.epochs=3")
     return parser
 
 

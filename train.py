@@ -33,11 +33,13 @@ from utils.logs import make_logger, silence
 from utils.resume import check_same_run, load_last, start_from
 from utils.schedules import ALIGNED, learning_rate, progress, teacher_forcing_rate, time_is_up
 from utils.stopping import Stopped, StopRequest
+from utils.summary import Pace, aligned, describe_corpora, describe_device
 from utils.tracking import Tracker
 from utils.visualization import draw_epoch, picture_of
 from utils.vocabulary import VOCABULARY
 
 PATIENCE = 8  # epochs without alignment before a run says so
+BAR = "{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"  # 80 columns: no rate
 MAX_BAD_STEPS = 3  # losses in a row that are not finite before a run stops
 ADVICE = """not aligned after {epoch} epochs: attention does not move along the speech (monotonicity {value:.2f}).
 What usually helps, in this order: training.ctc_weight=0.3 with at most 4x time reduction (two strides of 2);
@@ -101,6 +103,7 @@ class Trainer:
         self.history: list[dict] = []
         self.partial: dict | None = None  # of an epoch that was left in the middle: where, and its sums until there
         self.run_id = None
+        self.pace: Pace | None = None
         if resumed:
             self.learner.load(resumed["model"], resumed)
             self.history, self.run_id = resumed["history"], resumed["wandb_run_id"]
@@ -108,13 +111,17 @@ class Trainer:
 
         steps, ctc_steps = (count / 1000 for count in listener.steps(1000))
         per_character = self.train_corpus.frames_per_character
-        where = f"{team.size} x {self.device.type}" if team.size > 1 else self.device.type
-        say(
-            f"model: {self.learner.model.parameter_count:,} parameters, on {where}, "
-            f"{self.precision}; time reduction {listener.time_reduction}x, data has {per_character:.1f} frames a "
-            f"character: {per_character * steps:.2f} steps a character for attention"
-            + (f", {per_character * ctc_steps:.2f} for CTC" if self.settings["ctc"] else "")
-        )
+        data = config.data
+        facts = {
+            "device": f"{describe_device(device, team.size)}, {self.precision}",
+            "data": describe_corpora({"+".join(data.train): self.train_corpus, data.dev: self.dev_corpus}),
+            "model": f"{model.parameter_count:,} parameters, time reduction {listener.time_reduction}x",
+            "alignment": f"{per_character:.1f} frames a character: {per_character * steps:.2f} steps for attention"
+            + (f", {per_character * ctc_steps:.2f} for CTC" if self.settings["ctc"] else ""),
+            "training": f"{training.epochs} epochs of {len(self.train_loader):,} batches of {batch_size}",
+        }
+        for line in aligned(facts):
+            say(line)
 
     def _load_corpora(self, listener: Listener) -> list[Corpus]:
         """Training and dev corpus."""
@@ -234,8 +241,14 @@ class Trainer:
             initial=self.sampler.first_batch,
             unit="batch",
             leave=False,
+            bar_format=BAR,
+            dynamic_ncols=True,
             disable=hidden,
         )
+        if self.pace is None:
+            left = None if epoch <= training.ctc_epochs else training.epochs - epoch + 1
+            minutes = training.max_minutes and training.max_minutes - sum(self._seconds) / 60
+            self.pace = Pace(steps, steps - self.sampler.first_batch, left, minutes)
         for index in bar:
             asked = time.perf_counter()
             batch: Batch = next(batches).to(device)
@@ -264,6 +277,9 @@ class Trainer:
                         "A lower training.learning_rate or training.clip_norm usually helps"
                     )
                 continue
+            pace = self.pace.step(device)
+            if pace:
+                self.say(f"expected  {pace}")
             totals += torch.cat([losses, norm.unsqueeze(0) / self.team.size]) * count
             characters += count
             if index % 10 == 0 or index == steps - 1:

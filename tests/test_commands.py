@@ -61,7 +61,12 @@ def test_it_learns_and_aligns(trained):
     assert (metrics["utterances_per_second"] > 0).all()
     assert metrics["data_wait"].between(0, 1).all()
     assert "found: F23 layout, 12-dim mfcc, transcripts with sos/eos: train, 96 utterances" in result.stdout
-    assert "time reduction 4x, data has 9." in result.stdout
+    assert re.search(r"^device +CPU, \d+ cores?, \d+ threads?, (float32|bf16)$", result.stdout, re.M)
+    assert re.search(r"^data +train 96 utterances, 0\.0\d hours; dev 12 utterances, 0\.\d\d hours$", result.stdout, re.M)
+    assert re.search(r"^model +[\d,]+ parameters, time reduction 4x$", result.stdout, re.M)
+    assert re.search(r"^alignment 9\.\d frames a character: 2\.\d\d steps for attention, ", result.stdout, re.M)
+    assert "training  24 epochs of 12 batches of 8" in result.stdout
+    assert len(re.findall(r"^expected  about \d+ s an epoch, .* for 24 \(dev passes .*memory", result.stdout, re.M)) == 1
 
 
 def test_what_a_run_leaves(trained):
@@ -420,7 +425,9 @@ def test_findings_in_train_and_dev_are_one_report(tmp_path):
 def test_help_lists_flags_and_keys():
     for file in ("train.py", "tune.py", "test.py"):
         text = run(file, "--help").stdout
-        assert "--config" in text
+        assert max(map(len, text.splitlines())) <= 80
+        order = [text.index(part) for part in (f"  python {file}", "--config", "data.root=", "training.epochs=100")]
+        assert order == sorted(order)
         assert "training.teacher_forcing.start=1.0" in text
     assert "--checkpoint" in text
     assert "--split" in text

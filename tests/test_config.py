@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -72,9 +73,15 @@ def test_every_key_is_described():
     described = describe_keys()
     for key in known_keys():
         assert f"  {key}=" in described, key
-    meanings = [line for line in described.splitlines() if line.startswith("      ")]
-    assert len(meanings) == len(known_keys())
-    assert all(len(meaning.strip()) > 5 for meaning in meanings)
+    assert max(map(len, described.splitlines())) <= 80
+    sections = [line for line in described.splitlines()[1:] if re.fullmatch(r"\w+:", line)]
+    assert sections == ["run:", "data:", "augment:", "model:", "training:", "decoding:", "wandb:", "test:"]
+    assert "  training.epochs=100               passes over the training partitions\n" in described
+    entries = re.split(r"^  (?=\w+\.)", described, flags=re.M)[1:]
+    assert len(entries) == len(known_keys())
+    for entry in entries:
+        meaning = " ".join(line[36:] for line in entry.splitlines()).strip()
+        assert len(meaning) > 5, entry
 
 
 def test_frozen():
