@@ -348,13 +348,13 @@ def describe_keys() -> str:
         indent, name, value, meaning = match.groups()
         sections = [*sections[: len(indent) // 2], name]
         if meaning is not None:
-            described.append((".".join(sections), [value] if value else [], meaning))
+            described.append((".".join(sections), value or [], meaning))
     lines, section = ["keys, with their defaults in config.yaml:"], ""
     for key, value, meaning in described:
         if not key.startswith(f"{section}."):
             section = key.partition(".")[0]
             lines += ["", f"{section}:"]
-        setting = f"  {key}={', '.join(value)}"
+        setting = f"  {key}={value if isinstance(value, str) else '[' + ', '.join(value) + ']'}"
         if len(setting) < KEY_WIDTH:
             lines += _wrap(meaning, setting.ljust(KEY_WIDTH))
         else:

@@ -1,6 +1,6 @@
 """Trains Listen, Attend and Spell; run again with the same run.name, it resumes.
 
-python train.py                                          # config.yaml
+python train.py                                          # with the settings of config.yaml
 python train.py --config configs/demo.yaml               # another file's values over config.yaml's
 python train.py run.name=small training.epochs=20        # single keys over both
 torchrun --nproc_per_node=8 train.py                     # on eight GPUs; training.batch_size is what they share
@@ -285,9 +285,9 @@ class Trainer:
             if index % 10 == 0 or index == steps - 1:
                 elapsed = time.perf_counter() - start
                 speed = (index + 1) / steps * len(self.train_corpus) / elapsed
+                before = f"distance {self.history[-1]['dev_distance']:.2f}, " if self.history else ""
                 bar.set_postfix_str(
-                    f"loss {float(totals[0] * self.team.size / characters):.3f}, "
-                    f"distance {self.history[-1]['dev_distance'] if self.history else float('nan'):.2f}, "
+                    f"loss {float(totals[0] * self.team.size / characters):.3f}, {before}"
                     f"lr {rate:.1e}, tf {forcing:.2f}, |g| {float(norm):.2f}, "
                     f"{speed:.1f} utt/s, waiting {waiting / elapsed:.0%}"
                 )

@@ -28,9 +28,7 @@ def describe_device(device: torch.device, processes: int = 1) -> str:
 def describe_corpora(corpora: Mapping[str, Corpus]) -> str:
     """Size of each, by the name of its partitions."""
     hours = {name: sum(corpus.lengths) / FRAMES_PER_SECOND / 3600 for name, corpus in corpora.items()}
-    return "; ".join(
-        f"{name} {len(corpus):,} utterances, {hours[name]:.2f} hours" for name, corpus in corpora.items()
-    )
+    return "; ".join(f"{name} {len(corpus):,} utterances, {hours[name]:.2f} hours" for name, corpus in corpora.items())
 
 
 def aligned(facts: Mapping[str, str]) -> list[str]:
