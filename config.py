@@ -371,7 +371,7 @@ def _describe_command(docstring: str) -> str:
     lines = []
     for line in docstring.splitlines():
         command, mark, comment = line.partition("  # ")
-        lines += [f"  {command.rstrip()}", *_wrap(comment.strip(), "      ")] if mark else [line]
+        lines += [f"  {command.rstrip()}", *_wrap(comment.strip(), "      ")] if mark else _wrap(line, "") or [""]
     return "\n".join(lines)
 
 

@@ -429,7 +429,8 @@ def test_help_lists_flags_and_keys():
     for file in ("train.py", "tune.py", "test.py"):
         text = run(file, "--help").stdout
         assert max(map(len, text.splitlines())) <= 80
-        order = [text.index(part) for part in (f"\n  python {file}", "\n  --config FILE", "data.root=", "training.epochs=100")]
+        parts = (f"\n  python {file}", "\n  --config FILE", "data.root=", "training.epochs=100")
+        order = [text.index(part) for part in parts]
         assert order == sorted(order)
         assert "training.teacher_forcing.start=1.0" in text
     assert "--checkpoint" in text

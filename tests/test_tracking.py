@@ -234,6 +234,31 @@ def test_a_run_killed_and_resumed_is_one_run_with_each_epoch_once(toy_root, tmp_
     assert (metadata["dev_distance"], metadata["epoch"]) == (best["dev_distance"], best["epoch"])
 
 
+def test_online_the_server_knows_what_it_has(tmp_path, monkeypatch):
+    """Also where the files say otherwise: what was logged offline and never uploaded is logged again."""
+    import wandb
+
+    tracker = track(tmp_path, "offline", [])
+    for count in (1, 2, 3, 4):
+        log(tracker, epochs(9, 8, 7, 6)[:count])
+    finish(tracker)
+    logged = []
+
+    class Online:
+        id, url, starting_step, summary = tracker.run_id, "https://somewhere", 2, {}
+        settings = wandb.Settings(mode="online")
+        define_metric = lambda self, *arguments, **more: None  # noqa: E731
+        log = lambda self, values, step, commit: logged.append((step, values["dev_distance"], commit))  # noqa: E731
+
+    monkeypatch.setattr(wandb, "init", lambda **arguments: Online())
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    said = []
+    tracker = Tracker("online", "project", None, "name", tmp_path, {}, tracker.run_id, said.append)
+    assert said == ["wandb: https://somewhere"]
+    log(tracker, epochs(9, 8, 7, 6, 5))
+    assert logged == [(2, 8, True), (3, 7, True), (4, 6, True), (5, 5, True)]
+
+
 def test_online_without_a_login_does_not_ask(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *prompt: pytest.fail("asked a question"))
     said = []
