@@ -8,7 +8,6 @@ Only the commands import this module: they hand plain values on.
 import argparse
 import difflib
 import re
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,10 +16,10 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from utils.errors import UserError
+from utils.usage import HELP_WIDTH, describe_command, describe_keys
 
 TUNED = "decoding.yaml"  # in a run's folder: the decoding weights that tune.py found
 DEFAULTS = Path(__file__).with_name("config.yaml")
-HELP_WIDTH, KEY_WIDTH = 80, 36  # columns of --help, and of what stands before a key's meaning
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -335,51 +334,11 @@ def _explain(problem: dict[str, Any], sources: dict[str, str]) -> str:
     return f"{source}: {key}: {found}expected {expected}"
 
 
-def describe_keys() -> str:
-    """Every key with its default and its meaning, read from the comments of `config.yaml`, for --help."""
-    described, sections = [], []
-    for line in DEFAULTS.read_text(encoding="utf-8").splitlines():
-        match = re.match(r"^( *)(\w+):\s*(.*?)\s*(?:#\s*(.*))?$", line)
-        if not match:
-            item = re.match(r"^\s*- (\{.*\})$", line)
-            if item:
-                described[-1][1].append(item[1])
-            continue
-        indent, name, value, meaning = match.groups()
-        sections = [*sections[: len(indent) // 2], name]
-        if meaning is not None:
-            described.append((".".join(sections), value or [], meaning))
-    lines, section = ["keys, with their defaults in config.yaml:"], ""
-    for key, value, meaning in described:
-        if not key.startswith(f"{section}."):
-            section = key.partition(".")[0]
-            lines += ["", f"{section}:"]
-        setting = f"  {key}={value if isinstance(value, str) else '[' + ', '.join(value) + ']'}"
-        if len(setting) < KEY_WIDTH:
-            lines += _wrap(meaning, setting.ljust(KEY_WIDTH))
-        else:
-            lines += [setting, *_wrap(meaning, " " * KEY_WIDTH)]
-    return "\n".join(lines)
-
-
-def _wrap(text: str, opening: str) -> list[str]:
-    return textwrap.wrap(text, HELP_WIDTH, initial_indent=opening, subsequent_indent=" " * len(opening))
-
-
-def _describe_command(docstring: str) -> str:
-    """A command's docstring for a terminal: its examples, `command   # comment`, below one another."""
-    lines = []
-    for line in docstring.splitlines():
-        command, mark, comment = line.partition("  # ")
-        lines += [f"  {command.rstrip()}", *_wrap(comment.strip(), "      ")] if mark else _wrap(line, "") or [""]
-    return "\n".join(lines)
-
-
 def command_parser(description: str) -> argparse.ArgumentParser:
     """The arguments that train.py and test.py share."""
     parser = argparse.ArgumentParser(
-        description=_describe_command(description),
-        epilog=describe_keys(),
+        description=describe_command(description),
+        epilog=describe_keys(DEFAULTS),
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=HELP_WIDTH),
     )
     parser.add_argument(

@@ -33,7 +33,7 @@ from utils.logs import make_logger, silence
 from utils.resume import check_same_run, load_last, start_from
 from utils.schedules import ALIGNED, learning_rate, progress, teacher_forcing_rate, time_is_up
 from utils.stopping import Stopped, StopRequest
-from utils.summary import Pace, aligned, describe_corpora, describe_device
+from utils.summary import Pace, describe_device, introduce
 from utils.tracking import Tracker
 from utils.visualization import draw_epoch, picture_of
 from utils.vocabulary import VOCABULARY
@@ -109,18 +109,10 @@ class Trainer:
             self.history, self.run_id = resumed["history"], resumed["wandb_run_id"]
             self.partial = resumed.get("partial")
 
-        steps, ctc_steps = (count / 1000 for count in listener.steps(1000))
-        per_character = self.train_corpus.frames_per_character
-        data = config.data
-        facts = {
-            "device": f"{describe_device(device, team.size)}, {self.precision}",
-            "data": describe_corpora({"+".join(data.train): self.train_corpus, data.dev: self.dev_corpus}),
-            "model": f"{model.parameter_count:,} parameters, time reduction {listener.time_reduction}x",
-            "alignment": f"{per_character:.1f} frames a character: {per_character * steps:.2f} steps for attention"
-            + (f", {per_character * ctc_steps:.2f} for CTC" if self.settings["ctc"] else ""),
-            "training": f"{training.epochs} epochs of {len(self.train_loader):,} batches of {batch_size}",
-        }
-        for line in aligned(facts):
+        corpora = {"+".join(config.data.train): self.train_corpus, config.data.dev: self.dev_corpus}
+        where = f"{describe_device(device, team.size)}, {self.precision}"
+        plan = f"{training.epochs} epochs of {len(self.train_loader):,} batches of {batch_size}"
+        for line in introduce(where, corpora, model, plan):
             say(line)
 
     def _load_corpora(self, listener: Listener) -> list[Corpus]:

@@ -3,8 +3,9 @@ import sys
 import pytest
 import torch
 
+from dataset import load_labelled
 from utils import summary
-from utils.summary import Pace, aligned, describe_device, duration, memory_used
+from utils.summary import Pace, describe_device, duration, introduce, memory_used
 
 CPU = torch.device("cpu")
 
@@ -72,5 +73,16 @@ def test_device_and_memory(monkeypatch):
     assert memory_used(cuda) == "3.0 of 80 GiB of GPU memory"
 
 
-def test_names_in_one_column():
-    assert aligned({"a": "1", "alignment": "2"}) == ["a         1", "alignment 2"]
+def test_what_is_trained_on_what(toy_root, make_las):
+    train, dev = load_labelled(toy_root, {"train": ["train"], "dev": ["dev"]}, "none", say=lambda line: None)
+    model = make_las()
+    lines = introduce("a CPU", {"train+more": train, "dev": dev}, model, "3 epochs")
+    hours = sum(train.lengths) / 360_000
+    assert lines[0] == "device    a CPU"
+    assert lines[1].startswith(f"data      train+more 96 utterances, {hours:.2f} hours; dev 12 utterances, ")
+    assert lines[2] == f"model     {sum(p.numel() for p in model.parameters()):,} parameters, time reduction 4x"
+    frames = sum(train.lengths) / sum(map(len, train.texts))
+    steps = f"{frames / 4:.2f} steps for attention, {frames / 4:.2f} for CTC"
+    assert lines[3] == f"alignment {frames:.1f} frames a character: {steps}"
+    assert lines[4] == "training  3 epochs"
+    assert "CTC" not in introduce("", {"train": train}, make_las(ctc=False), "")[3]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 
 from dataset import FRAMES_PER_SECOND, Corpus
+from models.las import LAS
 
 GIB = 2**30
 STEPS, WARM_UP = 20, 5  # steps after which the pace is known, and how many of them are not typical yet
@@ -25,14 +26,22 @@ def describe_device(device: torch.device, processes: int = 1) -> str:
     return f"{processes} x {described}" if processes > 1 else described
 
 
-def describe_corpora(corpora: Mapping[str, Corpus]) -> str:
-    """Size of each, by the name of its partitions."""
-    hours = {name: sum(corpus.lengths) / FRAMES_PER_SECOND / 3600 for name, corpus in corpora.items()}
-    return "; ".join(f"{name} {len(corpus):,} utterances, {hours[name]:.2f} hours" for name, corpus in corpora.items())
-
-
-def aligned(facts: Mapping[str, str]) -> list[str]:
-    """A line for each, the names in one column."""
+def introduce(device: str, corpora: Mapping[str, Corpus], model: LAS, training: str) -> list[str]:
+    """Lines on where, on what, what and how long is trained. corpora: by name; the first is trained on."""
+    sizes = [
+        f"{name} {len(corpus):,} utterances, {sum(corpus.lengths) / FRAMES_PER_SECOND / 3600:.2f} hours"
+        for name, corpus in corpora.items()
+    ]
+    per_character = next(iter(corpora.values())).frames_per_character
+    steps, ctc_steps = (per_character * count / 1000 for count in model.listener.steps(1000))
+    alignment = f"{per_character:.1f} frames a character: {steps:.2f} steps for attention"
+    facts = {
+        "device": device,
+        "data": "; ".join(sizes),
+        "model": f"{model.parameter_count:,} parameters, time reduction {model.listener.time_reduction}x",
+        "alignment": alignment + (f", {ctc_steps:.2f} for CTC" if model.ctc is not None else ""),
+        "training": training,
+    }
     return [f"{name:<10}{fact}" for name, fact in facts.items()]
 
 
