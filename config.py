@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from utils.errors import UserError
+from utils.usage import HELP_WIDTH, describe_command, describe_keys
 
 TUNED = "decoding.yaml"  # in a run's folder: the decoding weights that tune.py found
 OVERRIDE = r"^[a-z_.]+="
@@ -176,6 +177,7 @@ class Decoding(Section):
 class Wandb(Section):
     mode: Literal["auto", "online", "offline", "disabled"]
     project: Text
+    group: Text | None
 
 
 class Test(Section):
@@ -333,33 +335,17 @@ def _explain(problem: dict[str, Any], sources: dict[str, str]) -> str:
     return f"{source}: {key}: {found}expected {expected}"
 
 
-def describe_keys() -> str:
-    """Every key with its default and its meaning, read from the comments of `config.yaml`, for --help."""
-    described, sections = [], []
-    for line in DEFAULTS.read_text(encoding="utf-8").splitlines():
-        match = re.match(r"^( *)(\w+):\s*(.*?)\s*(?:#\s*(.*))?$", line)
-        if not match:
-            item = re.match(r"^\s*- (\{.*\})$", line)
-            if item:
-                described[-1][1].append(item[1])
-            continue
-        indent, name, value, meaning = match.groups()
-        sections = [*sections[: len(indent) // 2], name]
-        if meaning is not None:
-            described.append((".".join(sections), [value] if value else [], meaning))
-    lines = [f"  {key}={', '.join(value)}\n      {meaning}" for key, value, meaning in described]
-    return "keys, their defaults and meanings (config.yaml):\n" + "\n".join(lines)
-
-
 def command_parser(description: str) -> argparse.ArgumentParser:
     """The arguments that train.py and test.py share."""
     parser = argparse.ArgumentParser(
-        description=description, epilog=describe_keys(), formatter_class=argparse.RawDescriptionHelpFormatter
+        description=describe_command(description),
+        epilog=describe_keys(DEFAULTS),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=HELP_WIDTH),
     )
     parser.add_argument(
         "--config", default=str(DEFAULTS), metavar="FILE", help="YAML file whose values override config.yaml's"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override one key: training.epochs=3")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override keys: training.epochs=3")
     return parser
 
 

@@ -53,8 +53,8 @@ class Corpus:
         return len(self.paths)
 
     @property
-    def hours(self) -> float:
-        return sum(self.lengths) / FRAMES_PER_SECOND / 3600
+    def size(self) -> str:
+        return f"{len(self):,} utterances, {sum(self.lengths) / FRAMES_PER_SECOND / 3600:.2f} hours"
 
     @property
     def frames_per_character(self) -> float:
@@ -209,10 +209,7 @@ def _describe(name: str, partition: Partition, corpus: Corpus, boundaries: bool)
     transcripts = "no transcripts"
     if corpus.texts is not None:
         transcripts = f"transcripts {'with' if boundaries else 'without'} sos/eos"
-    return (
-        f"found: {semester} layout, {dim}-dim {layout.features}{order}, {transcripts}: "
-        f"{name}, {len(corpus):,} utterances, {corpus.hours:.2f} hours"
-    )
+    return f"found: {semester} layout, {dim}-dim {layout.features}{order}, {transcripts}: {name}, {corpus.size}"
 
 
 def is_cepstral(corpus: Corpus) -> bool:

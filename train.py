@@ -1,6 +1,6 @@
 """Trains Listen, Attend and Spell; run again with the same run.name, it resumes.
 
-python train.py                                          # config.yaml
+python train.py                                          # with the settings of config.yaml
 python train.py --config configs/demo.yaml               # another file's values over config.yaml's
 python train.py run.name=small training.epochs=20        # single keys over both
 torchrun --nproc_per_node=8 train.py                     # on eight GPUs; training.batch_size is what they share
@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 
 import pandas as pd
 import torch
@@ -36,10 +37,12 @@ from utils.report import report_epoch
 from utils.resume import check_same_run, load_last, start_from
 from utils.schedules import ALIGNED, learning_rate, progress, teacher_forcing_rate, time_is_up
 from utils.stopping import Stopped, StopRequest
+from utils.summary import Pace, describe_device, introduce
 from utils.tracking import Tracker
-from utils.visualization import draw_epoch
+from utils.visualization import draw_epoch, picture_of
 from utils.vocabulary import VOCABULARY
 
+BAR = "{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"  # 80 columns: no rate
 MAX_BAD_STEPS = 3  # losses in a row that are not finite before a run stops
 LISTED = 24  # dev utterances in wandb's table of predictions
 
@@ -101,20 +104,17 @@ class Trainer:
         self.history: list[dict] = []
         self.partial: dict | None = None  # of an epoch that was left in the middle: where, and its sums until there
         self.run_id = None
+        self.pace: Pace | None = None
         if resumed:
             self.learner.load(resumed["model"], resumed)
             self.history, self.run_id = resumed["history"], resumed["wandb_run_id"]
             self.partial = resumed.get("partial")
 
-        steps, ctc_steps = (count / 1000 for count in listener.steps(1000))
-        per_character = self.train_corpus.frames_per_character
-        where = f"{team.size} x {self.device.type}" if team.size > 1 else self.device.type
-        say(
-            f"model: {self.learner.model.parameter_count:,} parameters, on {where}, "
-            f"{self.precision}; time reduction {listener.time_reduction}x, data has {per_character:.1f} frames a "
-            f"character: {per_character * steps:.2f} steps a character for attention"
-            + (f", {per_character * ctc_steps:.2f} for CTC" if self.settings["ctc"] else "")
-        )
+        corpora = {"+".join(config.data.train): self.train_corpus, config.data.dev: self.dev_corpus}
+        where = f"{describe_device(device, team.size)}, {self.precision}"
+        plan = f"{training.epochs} epochs of {len(self.train_loader):,} batches of {batch_size}"
+        for line in introduce(where, corpora, model, plan):
+            say(line)
 
     def _load_corpora(self, listener: Listener) -> list[Corpus]:
         """Training and dev corpus."""
@@ -150,6 +150,7 @@ class Trainer:
         tracker = Tracker(
             config.wandb.mode if self.team.leads else "disabled",
             config.wandb.project,
+            config.wandb.group,
             config.run.name,
             self.folder,
             {**config.model_dump(), "parameters": self.learner.model.parameter_count},
@@ -172,19 +173,20 @@ class Trainer:
                     # Times differ between processes, and the schedule may follow them: the leader's count.
                     row = self.team.gather({"epoch": epoch, **train, **dev, "seconds": time.perf_counter() - start})[0]
                     self.history.append(row)
-                    best = min(self.history, key=self._badness)  # the first of equals
-                    is_best = best is row
-                    picture = None
+                    is_best = self._best is row
                     if self.team.leads:
-                        picture = draw_epoch(self.folder / "attention", epoch, maps, row, is_best)
+                        draw_epoch(self.folder / "attention", epoch, maps, row, is_best)
                     self._save(is_best)
-                    summary = {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]}
-                    tracker.log(epoch, row, picture, predictions[:LISTED], summary)
+                    maps_of = partial(picture_of, self.folder / "attention")
+                    tracker.log(self.history, self._best, maps_of, predictions[:LISTED])
                     if self.team.leads:
                         report_epoch(self.folder, epoch, maps, predictions, is_best, self.say)
                     self._summarise(row, is_best)
         finally:
+            if self.history:
+                tracker.log_model(self.folder / "best.pt", self._best)
             tracker.finish()
+        best = self._best
         self.say(
             f"best: epoch {best['epoch']}, dev distance {best['dev_distance']:.2f} (greedy); look at "
             f"{self.folder / 'report.html'}; next: python test.py, which searches with a beam"
@@ -193,6 +195,11 @@ class Trainer:
     def _badness(self, row: dict) -> tuple[bool, float]:
         """Any epoch that trained the Speller is better than one that did not."""
         return row["epoch"] <= self.config.training.ctc_epochs, row["dev_distance"]
+
+    @property
+    def _best(self) -> dict:
+        """The best epoch so far, the first of equals."""
+        return min(self.history, key=self._badness)
 
     @property
     def _seconds(self) -> list[float]:
@@ -230,8 +237,14 @@ class Trainer:
             initial=self.sampler.first_batch,
             unit="batch",
             leave=False,
+            bar_format=BAR,
+            dynamic_ncols=True,
             disable=hidden,
         )
+        if self.pace is None:
+            left = None if epoch <= training.ctc_epochs else training.epochs - epoch + 1
+            minutes = training.max_minutes and training.max_minutes - sum(self._seconds) / 60
+            self.pace = Pace(steps, steps - self.sampler.first_batch, left, minutes)
         for index in bar:
             asked = time.perf_counter()
             batch: Batch = next(batches).to(device)
@@ -260,14 +273,17 @@ class Trainer:
                         "A lower training.learning_rate or training.clip_norm usually helps"
                     )
                 continue
+            pace = self.pace.step(device)
+            if pace:
+                self.say(f"expected  {pace}")
             totals += torch.cat([losses, norm.unsqueeze(0) / self.team.size]) * count
             characters += count
             if index % 10 == 0 or index == steps - 1:
                 elapsed = time.perf_counter() - start
                 speed = (index + 1) / steps * len(self.train_corpus) / elapsed
+                before = f"distance {self.history[-1]['dev_distance']:.2f}, " if self.history else ""
                 bar.set_postfix_str(
-                    f"loss {float(totals[0] * self.team.size / characters):.3f}, "
-                    f"distance {self.history[-1]['dev_distance'] if self.history else float('nan'):.2f}, "
+                    f"loss {float(totals[0] * self.team.size / characters):.3f}, {before}"
                     f"lr {rate:.1e}, tf {forcing:.2f}, |g| {float(norm):.2f}, "
                     f"{speed:.1f} utt/s, waiting {waiting / elapsed:.0%}"
                 )
@@ -325,7 +341,7 @@ class Trainer:
         said = {**environment(self.device), "precision": self.precision, "processes": str(self.team.size)}
         said["parameters"] = f"{self.learner.model.parameter_count:,}"
         for role, corpus in (("train", self.train_corpus), ("dev", self.dev_corpus)):
-            said[role] = f"{len(corpus):,} utterances, {corpus.hours:.2f} hours"
+            said[role] = corpus.size
         return said
 
     def _save(self, is_best: bool) -> None:

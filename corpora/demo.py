@@ -25,6 +25,7 @@ from utils.errors import UserError, run_command
 from utils.recipe import Recipe, keep_recipe
 
 SIZES = {"train": 1600, "dev": 100, "test": 100}
+SMALLEST = 16
 SEED = 11785
 FEATURES = Recipe()  # the competition's
 
@@ -185,7 +186,18 @@ def make_corpus(root: Path, sizes: dict[str, int] = SIZES, seed: int = SEED) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, metavar="OUT", help="folder to make the corpus in: data/demo")
-    make_corpus(parser.parse_args().root)
+    parser.add_argument(
+        "--utterances",
+        type=int,
+        default=SIZES["train"],
+        metavar="N",
+        help="for training, 16 at least; dev and test have a sixteenth of it each (default: %(default)s)",
+    )
+    arguments = parser.parse_args()
+    N = arguments.utterances
+    if N < SMALLEST:
+        raise UserError(f"--utterances: found {N}, expected at least {SMALLEST}")
+    make_corpus(arguments.root, {"train": N, "dev": N // 16, "test": N // 16})
 
 
 if __name__ == "__main__":

@@ -6,11 +6,21 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from utils.colours import coloured
+
 
 class _BesideProgressBar(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
+        tqdm.write(_highlight(self.format(record)), file=sys.stdout)
         sys.stdout.flush()
+
+
+def _highlight(line: str) -> str:
+    """Warnings, and the `best` at the end of an epoch's line, in colour where the screen has colours."""
+    if line.startswith(("warning", "not aligned", "no <eos>", "loops")):
+        return coloured(line, "yellow", sys.stdout)
+    head, comma, last = line.rpartition(", ")
+    return head + comma + coloured(last, "green", sys.stdout) if last == "best" else line
 
 
 def make_logger(path: Path | None = None) -> logging.Logger:

@@ -2,11 +2,16 @@
 
 import netrc
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
+from utils.wandb_files import what_was_logged
+
 INIT_TIMEOUT = 30  # seconds to wait for a server before going on offline
+FLUSH_SECONDS = 1.0  # what a killed run loses of its file; wandb's own 15 s are several epochs of a small run
+MINIMA = ("dev_distance", "dev_cer", "dev_wer")  # of these a summary keeps the least, not the last
 
 
 def logged_in() -> bool:
@@ -26,7 +31,7 @@ def logged_in() -> bool:
 class Tracker:
     """One wandb run; with mode `disabled`, or once wandb has failed, every call does nothing.
 
-    mode: auto (online where logged in, else offline), online, offline, disabled.
+    mode: auto (online where logged in, else offline), online, offline, disabled.   group: runs that belong together.
     run_id: id of the run to go on with, or None for a new one.   say: gets a line about what was decided.
     """
 
@@ -34,13 +39,14 @@ class Tracker:
         self,
         mode: str,
         project: str,
+        group: str | None,
         name: str,
         folder: Path,
         settings: dict,
         run_id: str | None,
         say: Callable[[str], None],
     ):
-        self.run, self.say = None, say
+        self.run, self.say, self.name = None, say, name
         if mode == "disabled":
             return
         try:
@@ -51,20 +57,31 @@ class Tracker:
         self.wandb = wandb
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
+            if mode == "disabled":
+                return
         if mode == "online" and not logged_in():
             say("wandb: not logged in (wandb login); going on offline")  # wandb would stop and ask
             mode = "offline"
+        # Media and models that wait for an upload: with the run, not in the home directory.
+        os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb").resolve()))
         for attempt in (mode, "offline"):
             try:
                 self.run = wandb.init(
                     project=project,
+                    group=group,
+                    job_type="train",
                     name=name,
                     dir=str(folder),
                     config=settings,
                     id=run_id,
                     resume="allow",
                     mode=attempt,
-                    settings=wandb.Settings(silent=True, console="off", init_timeout=INIT_TIMEOUT),
+                    settings=wandb.Settings(
+                        silent=True,
+                        console="off",
+                        init_timeout=INIT_TIMEOUT,
+                        x_transaction_log_flush_interval=FLUSH_SECONDS,
+                    ),
                 )
                 break
             except Exception as error:
@@ -72,8 +89,20 @@ class Tracker:
                     self._give_up(error)
                     return
                 say(f"wandb: cannot go online ({_first_line(error)}); going on offline")
-        where = f"{self.run.url}" if attempt == "online" else f"{self.run.settings.mode}, kept in {folder / 'wandb'}"
-        say(f"wandb: {where}")
+        offline = self.run.settings.mode != "online"
+        try:
+            self.run.define_metric("epoch", hidden=True)
+            self.run.define_metric("*", step_metric="epoch")
+            for name in MINIMA:
+                self.run.define_metric(name, step_metric="epoch", summary="min")
+            self.logged, self.model_distance = what_was_logged(folder / "wandb", self.run.id)
+            if not offline:
+                self.logged = set(range(self.run.starting_step))  # the server knows better
+        except Exception as error:
+            self._give_up(error)
+            return
+        upload = f"offline, kept in {folder / 'wandb'}; to upload it: wandb sync {folder / 'wandb'}/offline-run-*"
+        say(f"wandb: {upload if offline else self.run.url}")
 
     @property
     def run_id(self) -> str | None:
@@ -81,24 +110,51 @@ class Tracker:
 
     def log(
         self,
-        epoch: int,
-        metrics: dict[str, float],
-        maps: Path | None = None,
+        history: Sequence[dict],
+        best: dict,
+        picture: Callable[[int], Path] | None = None,
         predictions: Sequence[tuple[str, str, str, int]] = (),
-        summary: dict[str, float] | None = None,
     ) -> None:
-        """An epoch: curves, the picture of its attention maps, `(id, reference, hypothesis, distance)` rows."""
+        """The epochs of `history` that the run does not have yet, by `epoch`: the last, and what a killed run lost.
+
+        best: one of them.   picture: where an epoch's attention maps are.   predictions: of the last epoch,
+        `(id, reference, hypothesis, distance)` rows.
+        """
         if self.run is None:
             return
         try:
-            values = dict(metrics)
-            if maps is not None:
-                values["attention"] = self.wandb.Image(str(maps), caption=f"epoch {epoch}")
-            if predictions:
-                columns = ["id", "reference", "hypothesis", "distance"]
-                values["predictions"] = self.wandb.Table(columns=columns, data=[list(row) for row in predictions])
-            self.run.log(values, step=epoch)
-            self.run.summary.update(summary or {})
+            for row in history:
+                epoch = row["epoch"]
+                if epoch in self.logged:
+                    continue
+                values = dict(row)
+                if picture is not None and picture(epoch).exists():
+                    # The same key at every step: wandb shows one picture and a slider through the steps.
+                    caption = f"epoch {epoch}, distance {row['dev_distance']:.2f}"
+                    values["attention"] = self.wandb.Image(str(picture(epoch)), caption=caption)
+                if predictions and row is history[-1]:
+                    columns = ["id", "reference", "hypothesis", "distance"]
+                    values["predictions"] = self.wandb.Table(columns=columns, data=[list(row) for row in predictions])
+                self.run.log(values, step=epoch, commit=True)  # else it would wait for the next epoch
+                self.logged.add(epoch)
+            summary = {"best_dev_distance": best["dev_distance"], "best_epoch": best["epoch"]}
+            # wandb's own minimum forgets what was before a run was resumed.
+            summary |= {name: {"min": min(row[name] for row in history)} for name in MINIMA if name in best}
+            self.run.summary.update(summary)
+        except Exception as error:
+            self._give_up(error)
+
+    def log_model(self, path: Path, best: dict) -> None:
+        """The checkpoint `path` as an artifact of the run, if it is better than those logged before."""
+        if self.run is None or best["dev_distance"] >= self.model_distance:
+            return
+        try:
+            name = re.sub(r"[^A-Za-z0-9_.-]", "-", self.name)
+            metadata = {key: best[key] for key in ("epoch", *MINIMA) if key in best}
+            artifact = self.wandb.Artifact(name, type="model", metadata=metadata)
+            artifact.add_file(str(path), skip_cache=True)
+            self.run.log_artifact(artifact, aliases=["best"])
+            self.model_distance = best["dev_distance"]
         except Exception as error:
             self._give_up(error)
 

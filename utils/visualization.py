@@ -61,12 +61,16 @@ def save_first_and_best(path: Path, first: AttentionMap, best: AttentionMap, tit
     figure.savefig(path)
 
 
-def draw_epoch(folder: Path, epoch: int, maps: Sequence[AttentionMap], row: dict, is_best: bool) -> Path:
+def picture_of(folder: Path, epoch: int) -> Path:
+    """Where `draw_epoch` puts the maps of an epoch."""
+    return folder / f"epoch-{epoch:03d}.png"
+
+
+def draw_epoch(folder: Path, epoch: int, maps: Sequence[AttentionMap], row: dict, is_best: bool) -> None:
     """The maps of one epoch into `folder`, and of the first and the best epoch side by side. `row`: dev metrics."""
     folder.mkdir(exist_ok=True)
-    picture = folder / f"epoch-{epoch:03d}.png"
     title = f"epoch {epoch}: distance {row['dev_distance']:.2f}, monotonicity {row['dev_monotonicity']:.2f}"
-    save_attention_maps(picture, maps, title)
+    save_attention_maps(picture_of(folder, epoch), maps, title)
     middle, first = maps[len(maps) // 2], folder / "first-epoch.npz"
     if epoch == 1:
         np.savez_compressed(first, weights=middle.weights, distance=row["dev_distance"])
@@ -76,4 +80,3 @@ def draw_epoch(folder: Path, epoch: int, maps: Sequence[AttentionMap], row: dict
             distances = {1: float(kept["distance"]), epoch: row["dev_distance"]}
             titles = tuple(f"epoch {which}, distance {distances[which]:.2f}" for which in (1, epoch))
         save_first_and_best(folder / "first-and-best.png", before, middle, titles)
-    return picture

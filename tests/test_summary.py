@@ -1,0 +1,88 @@
+import sys
+
+import pytest
+import torch
+
+from dataset import load_labelled
+from utils import summary
+from utils.summary import Pace, describe_device, duration, introduce, memory_used
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is told to go on."""
+    now = [100.0]
+    monkeypatch.setattr(summary.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def take(pace, clock, seconds):
+    """What is said after steps that take so long each."""
+    said = []
+    for each in seconds:
+        clock[0] += each
+        said.append(pace.step(CPU))
+    return said
+
+
+def test_the_pace_is_said_once_without_the_slow_first_steps(clock):
+    said = take(Pace(100, 100, 14, None), clock, [30.0] * 5 + [1.0] * 40)
+    assert [index for index, line in enumerate(said) if line] == [19]
+    assert said[19].startswith("about 100 s an epoch, 23 min for 14 (dev passes come on top); ")
+
+
+def test_the_pace_of_a_short_epoch_and_of_a_resumed_one(clock):
+    said = take(Pace(12, 3, 4, None), clock, [5.0, 2.0, 2.0])
+    assert said[-1].startswith("about 24 s an epoch, 96 s for 4")
+    assert take(Pace(50, 1, 2, None), clock, [3.0])[0].startswith("about 2 min an epoch, 5 min for 2")
+
+
+def test_a_limit_of_time_and_epochs_that_are_not_like_the_first(clock):
+    assert "10 min at most" in take(Pace(100, 100, 14, 10.0), clock, [1.0] * 20)[-1]
+    assert "23 min for 14" in take(Pace(100, 100, 14, 60.0), clock, [1.0] * 20)[-1]
+    assert take(Pace(100, 100, None, None), clock, [1.0] * 20)[-1].startswith("about 100 s an epoch; ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7100, "118 min"), (9000, "2.5 hours")]
+)
+def test_durations_in_the_unit_that_people_use(seconds, text):
+    assert duration(seconds) == text
+    assert duration(200_000) == "2.3 days"
+
+
+def test_device_and_memory(monkeypatch):
+    threads = torch.get_num_threads()
+    assert describe_device(CPU).endswith(f", {threads} thread{'' if threads == 1 else 's'}")
+    assert describe_device(CPU, 4).startswith("4 x CPU, ")
+    if sys.platform != "win32":
+        assert float(memory_used(CPU).split()[0]) > 0.1  # torch alone takes more
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert memory_used(CPU) == ""
+
+    class Properties:
+        total_memory = 80 * 2**30
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**30)
+    cuda = torch.device("cuda", 0)
+    assert describe_device(cuda, 8) == "8 x NVIDIA H100, 80 GiB"
+    assert memory_used(cuda) == "3.0 of 80 GiB of GPU memory"
+
+
+def test_what_is_trained_on_what(toy_root, make_las):
+    train, dev = load_labelled(toy_root, {"train": ["train"], "dev": ["dev"]}, "none", say=lambda line: None)
+    model = make_las()
+    lines = introduce("a CPU", {"train+more": train, "dev": dev}, model, "3 epochs")
+    hours = sum(train.lengths) / 360_000
+    assert lines[0] == "device    a CPU"
+    assert lines[1].startswith(f"data      train+more 96 utterances, {hours:.2f} hours; dev 12 utterances, ")
+    assert lines[2] == f"model     {sum(p.numel() for p in model.parameters()):,} parameters, time reduction 4x"
+    frames = sum(train.lengths) / sum(map(len, train.texts))
+    steps = f"{frames / 4:.2f} steps for attention, {frames / 4:.2f} for CTC"
+    assert lines[3] == f"alignment {frames:.1f} frames a character: {steps}"
+    assert lines[4] == "training  3 epochs"
+    assert "CTC" not in introduce("", {"train": train}, make_las(ctc=False), "")[3]
