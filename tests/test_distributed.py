@@ -70,7 +70,7 @@ def test_the_loss_curve_is_that_of_one_process(runs, name):
     for key, value in weights.items():
         torch.testing.assert_close(value, expected[key], atol=5e-3, rtol=0)
     assert said[2].count("epoch   3: ") == 1  # the leader alone speaks
-    assert "on 2 x cpu" in said[2]
+    assert "2 x CPU, " in said[2]
 
 
 def test_decoding_to_the_same_bytes(runs, tmp_path):
