@@ -332,11 +332,12 @@ class Trainer:
         }
         if is_best:
             save_checkpoint(self.folder / "best.pt", checkpoint)
+        if self.history:  # before last.pt: whoever is killed in between comes back here
+            with replacing(self.folder / "metrics.csv") as beside:
+                pd.DataFrame(self.history).to_csv(beside, index=False, float_format="%.6g")
         resumable = {**self.learner.state(), "partial": self.partial}
         save_checkpoint(self.folder / "last.pt", {**checkpoint, **resumable}, keep_previous=True)
         self.saved = time.perf_counter()
-        with replacing(self.folder / "metrics.csv") as beside:
-            pd.DataFrame(self.history).to_csv(beside, index=False, float_format="%.6g")
 
     def _summarise(self, row: dict, is_best: bool) -> None:
         ctc = f" (CTC alone {row['dev_ctc_distance']:.2f})" if "dev_ctc_distance" in row else ""
