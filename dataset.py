@@ -25,6 +25,7 @@ from utils.buckets import BucketSampler, Item
 from utils.checks import check_lengths, check_shapes, infer_format, list_findings
 from utils.corpus import (
     READERS,
+    BadFile,
     Contents,
     FeatureFormat,
     Files,
@@ -225,10 +226,18 @@ def _time_first(features: np.ndarray, feature_format: FeatureFormat) -> np.ndarr
 
 
 def _stored(corpus: Corpus, index: int) -> np.ndarray:
-    """Features `(T, D)` as they are in the file."""
+    """Features `(T, D)` as they are in the file. Raises UserError where it is another one than was checked."""
     if corpus.features is not None:
         return corpus.features[index].astype(np.float32, copy=False)
-    return _time_first(read_features(corpus.paths[index]), corpus.format)
+    path = corpus.paths[index]
+    try:
+        features = _time_first(read_features(path), corpus.format)
+    except BadFile as bad:
+        raise UserError(f"{path}: found {bad.found}, expected {bad.expected}, as when it was checked") from None
+    if features.shape != (corpus.lengths[index], corpus.format.dim):
+        expected = (corpus.lengths[index], corpus.format.dim)
+        raise UserError(f"{path}: found shape {features.shape}, expected {expected}, as when it was checked")
+    return features
 
 
 def normalize(features: Tensor, kind: str) -> Tensor:

@@ -24,7 +24,10 @@ def save_checkpoint(path: Path, checkpoint: dict, keep_previous: bool = False) -
     """
     with replacing(path) as beside:
         with beside.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # it covers up what the disk said
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         if keep_previous and path.exists():
             os.replace(path, previous(path))
 

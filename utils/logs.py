@@ -22,6 +22,7 @@ def make_logger(path: Path | None = None) -> logging.Logger:
     logger.addHandler(_BesideProgressBar())
     if path is not None:
         file = logging.FileHandler(path, encoding="utf-8")
+        file.handleError = lambda record: None  # on a full disk the screen has the line
         file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(file)
     return logger
