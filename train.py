@@ -20,7 +20,7 @@ from models.las import LAS
 from models.listener import Listener
 from utils.augment import Augmentation
 from utils.buckets import BucketSampler
-from utils.checkpoint import save_checkpoint
+from utils.checkpoint import differences, feature_differences, save_checkpoint
 from utils.device import choose_device, choose_precision, is_out_of_memory
 from utils.distributed import Team, assemble
 from utils.environment import environment
@@ -63,9 +63,10 @@ class Trainer:
             self.train_corpus, self.dev_corpus = self._load_corpora(listener)
 
         torch.manual_seed(config.training.seed)
-        if resumed and resumed["features"] != vars(self.train_corpus.format):
-            found, expected = vars(self.train_corpus.format), resumed["features"]
-            raise UserError(f"data.root: found features {found}, but {self.folder} was trained on {expected}")
+        if resumed:
+            differ = feature_differences(vars(self.train_corpus.format), resumed["features"])
+            if differ:
+                raise UserError(f"data.root: found features of {differ}, as {self.folder} was trained on")
         model = LAS(self.train_corpus.format.dim, len(VOCABULARY), **self.settings).to(self.device)
         if not resumed and config.training.start_from:
             start_from(config.training.start_from, model, say)
@@ -101,6 +102,11 @@ class Trainer:
         self.partial: dict | None = None  # of an epoch that was left in the middle: where, and its sums until there
         self.run_id = None
         if resumed:
+            differ = differences(resumed["weights"], self.learner.model.state_dict())
+            if differ:
+                raise UserError(
+                    f"{self.folder / 'last.pt'}: its model is another one than these settings make: {differ}"
+                )
             self.learner.load(resumed["model"], resumed)
             self.history, self.run_id = resumed["history"], resumed["wandb_run_id"]
             self.partial = resumed.get("partial")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.corpus import Contents, FeatureFormat, Files, complaint
+from utils.errors import UserError
 
 LISTED = 100  # findings shown on screen; all of them are in the report's file
 
@@ -20,10 +21,16 @@ def infer_format(shapes: np.ndarray, normalize: str) -> FeatureFormat:
 
 
 def check_shapes(contents: Contents, features: Files, expected: FeatureFormat) -> None:
-    """Adds a finding where the feature dimension is not the expected one."""
+    """Adds a finding where the feature dimension is not the expected one. Raises UserError where it never is."""
     axis = 1 if expected.time_first else 0
     shape = f"(T, {expected.dim})" if expected.time_first else f"({expected.dim}, T)"
-    for index in np.flatnonzero(contents.readable & (contents.shapes[:, axis] != expected.dim)).tolist():
+    wrong = np.flatnonzero(contents.readable & (contents.shapes[:, axis] != expected.dim)).tolist()
+    if len(wrong) == len(features):
+        raise UserError(
+            f"{features[0].parent}: found {len(wrong)} arrays of shapes such as {tuple(contents.shapes[0].tolist())}, "
+            f"expected {shape}, as the model or the training partitions have: these are features of another kind"
+        )
+    for index in wrong:
         found = f"shape {tuple(contents.shapes[index].tolist())}"
         wanted = f"shape {shape}, as the model or the other files have"
         contents.add(index, complaint(features[index], found, wanted))

@@ -10,7 +10,7 @@ from utils.errors import UserError
 def choose_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one. Raises UserError for `cuda` where there is none."""
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device: found cuda, but this machine has no CUDA device; expected auto or cpu")
+        raise UserError("training.device: found cuda, but this machine has no CUDA device; expected auto or cpu")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun numbers the processes of a machine

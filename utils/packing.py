@@ -22,6 +22,7 @@ from utils.corpus import READERS, Contents, Files, Partition, Record, read_utter
 from utils.errors import UserError
 
 VERSION = 2  # of the pack's format
+END = "."  # the line after the last text: none of it is missing
 AT_A_TIME = 2048  # utterances read ahead of what is written, and files asked for their size in one go
 
 
@@ -135,7 +136,7 @@ def _make(packed: Path, partition: Partition, dtype: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         np.save(beside / "shapes.npy", contents.shapes)
-        (beside / "texts.txt").write_text("".join(f"{text}\n" for text in contents.texts), encoding="utf-8")
+        (beside / "texts.txt").write_text("".join(f"{text}\n" for text in [*contents.texts, END]), encoding="utf-8")
         (beside / "findings.json").write_text(json.dumps(contents.findings), encoding="utf-8")
         try:
             beside.rename(packed)
@@ -149,10 +150,11 @@ def _make(packed: Path, partition: Partition, dtype: str) -> None:
 def _read(packed: Path, dtype: str, N: int) -> Pack:
     """Raises ValueError where it is damaged."""
     file, shapes = packed / "features.bin", np.load(packed / "shapes.npy", allow_pickle=False)
-    *texts, rest = (packed / "texts.txt").read_text(encoding="utf-8").split("\n")
+    with (packed / "texts.txt").open(encoding="utf-8", newline="\n") as lines:
+        texts = [line.removesuffix("\n") for line in lines]
     findings = json.loads((packed / "findings.json").read_text(encoding="utf-8"))
     contents = Contents(shapes, texts, {int(index): lines for index, lines in findings.items()})
     size = int(shapes.prod(axis=1).sum()) * np.dtype(dtype).itemsize
-    if shapes.shape != (N, 2) or len(texts) != N or rest or file.stat().st_size != size:
+    if shapes.shape != (N, 2) or len(texts) != N + 1 or texts.pop() != END or file.stat().st_size != size:
         raise ValueError("parts that do not belong together")
     return Pack(file, dtype, contents)
