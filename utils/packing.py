@@ -136,7 +136,7 @@ def _make(packed: Path, partition: Partition, dtype: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         np.save(beside / "shapes.npy", contents.shapes)
-        (beside / "texts.txt").write_text("".join(f"{text}\n" for text in [*contents.texts, END]), encoding="utf-8")
+        (beside / "texts.txt").write_text("\n".join([*contents.texts, END]), encoding="utf-8")
         (beside / "findings.json").write_text(json.dumps(contents.findings), encoding="utf-8")
         try:
             beside.rename(packed)
