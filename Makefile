@@ -1,9 +1,9 @@
-# make setup | demo | test | lint | bench      (Python 3.11 or newer is all that must be there)
+# make setup | demo | test | lint | bench | audit      (Python 3.11 or newer is all that must be there)
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 
-.PHONY: setup demo test lint bench
+.PHONY: setup demo test lint bench audit
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -32,3 +32,9 @@ bench: setup       ## speed beside other ways to write it, on whatever device is
 	$(RUN) -m benchmarks.data
 	$(RUN) -m benchmarks.decode
 	$(RUN) -m benchmarks.train
+
+audit: setup       ## secrets in what git tracks; known vulnerabilities of what is installed (asks PyPI; fails where it cannot)
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check detect-secrets==1.5.* pip-audit==2.*
+	git ls-files -z | xargs -0 $(VENV)/audit/bin/detect-secrets-hook --no-verify
+	$(VENV)/audit/bin/pip-audit --strict --progress-spinner off --path $$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')

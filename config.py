@@ -57,7 +57,7 @@ class Data(Section):
     test: Text
     normalize: Literal["none", "mean", "mean_variance"]
     skip_bad: bool
-    cache: Literal["ram", "mmap", "off"]
+    cache: Annotated[Literal["ram", "mmap", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
     half_precision: bool
     workers: Count
 

@@ -8,6 +8,8 @@ for batch in loader: ...                                                      # 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +22,16 @@ from tqdm import tqdm
 
 from utils.augment import Augmentation
 from utils.buckets import BucketSampler, Item
-from utils.checks import check_length, check_shape, infer_format, list_findings
+from utils.checks import check_lengths, check_shapes, infer_format, list_findings
 from utils.corpus import (
     READERS,
+    BadFile,
+    Contents,
     FeatureFormat,
+    Files,
     Partition,
     Record,
+    complaint,
     find_partition,
     has_boundaries,
     read_features,
@@ -44,7 +50,7 @@ class Corpus:
     """Checked utterances in file order. `features`: arrays `(T, D)` where they are kept, else None."""
 
     format: FeatureFormat
-    paths: tuple[Path, ...]
+    paths: Files
     lengths: tuple[int, ...]  # frames
     texts: tuple[str, ...] | None
     features: Sequence[np.ndarray] | None
@@ -102,29 +108,28 @@ def load_corpus(
     Raises BadCorpus with the findings, or drops those utterances with `skip_bad`; says in one line what was found.
     """
     name = "+".join(partition.name for partition in partitions)
-    features = [path for partition in partitions for path in partition.features]
+    features = reduce(add, (partition.features for partition in partitions))
     labelled = all(partition.transcripts is not None for partition in partitions)
-    transcripts = [path for partition in partitions for path in partition.transcripts] if labelled else ()
+    transcripts = reduce(add, (partition.transcripts for partition in partitions)) if labelled else None
 
     packs = [open_pack(cache_folder, partition, half, say) for partition in partitions] if cache == "mmap" else []
     if packs:
-        records = [record for pack in packs for record in pack.records]
+        contents = reduce(add, (pack.contents for pack in packs))
     else:
-        records = _read_all(name, features, transcripts if labelled else [None] * len(features), cache == "ram", half)
+        records = _read_all(name, features, transcripts or [None] * len(features), cache == "ram", half)
+        contents = Contents.of(records)
 
-    shapes = [record.shape for record in records if record.shape]
-    if feature_format is None and shapes:
-        feature_format = infer_format(shapes, normalize)
-    for index, record in enumerate(records):
-        if record.shape:
-            check_shape(record, features[index], feature_format)
-        if record.shape and record.text:
-            check_length(record, transcripts[index], feature_format, character_limit)
+    readable = contents.readable
+    if feature_format is None and readable.any():
+        feature_format = infer_format(contents.shapes[readable], normalize)
+    if feature_format is not None:
+        check_shapes(contents, features, feature_format)
+        check_lengths(contents, transcripts, feature_format, character_limit)
 
-    orphans = [path for partition in partitions for path in partition.orphans]
-    findings = [line for record in records for line in record.findings]
-    findings += [f"  {str(path)!r}: found no features for it; expected a pair of files" for path in orphans]
-    good = [index for index, record in enumerate(records) if not record.findings]
+    findings = [line for _, lines in sorted(contents.findings.items()) for line in lines]
+    orphans = reduce(add, (partition.orphans for partition in partitions))
+    findings += [complaint(path, "no features for it", "a pair of files") for path in orphans]
+    good = [index for index in range(len(features)) if index not in contents.findings]
     if findings:
         found = list_findings(findings, name, len(features), report)
         if not (good and skip_bad):
@@ -139,9 +144,9 @@ def load_corpus(
         kept = tuple(_time_first(records[index].features, feature_format) for index in good)
     corpus = Corpus(
         feature_format,
-        tuple(features[index] for index in good),
-        tuple(records[index].shape[time_axis] for index in good),
-        tuple(records[index].text for index in good) if labelled else None,
+        features.take(good),
+        tuple(contents.shapes[good, time_axis].tolist()),
+        tuple(contents.texts[index] for index in good) if labelled else None,
         kept,
     )
     boundaries = labelled and has_boundaries(transcripts[good[0]])
@@ -186,9 +191,7 @@ def load_labelled(
     return corpora
 
 
-def _read_all(
-    name: str, features: Sequence[Path], transcripts: Sequence[Path | None], keep: bool, half: bool
-) -> list[Record]:
+def _read_all(name: str, features: Files, transcripts: Sequence[Path | None], keep: bool, half: bool) -> list[Record]:
     def read(features: Path, transcript: Path | None) -> Record:
         record = read_utterance(features, transcript)
         if not keep:
@@ -228,10 +231,18 @@ def _time_first(features: np.ndarray, feature_format: FeatureFormat) -> np.ndarr
 
 
 def _stored(corpus: Corpus, index: int) -> np.ndarray:
-    """Features `(T, D)` as they are in the file."""
+    """Features `(T, D)` as they are in the file. Raises UserError where it is another one than was checked."""
     if corpus.features is not None:
         return corpus.features[index].astype(np.float32, copy=False)
-    return _time_first(read_features(corpus.paths[index]), corpus.format)
+    path = corpus.paths[index]
+    try:
+        features = _time_first(read_features(path), corpus.format)
+    except BadFile as bad:
+        raise UserError(f"{path}: found {bad.found}, expected {bad.expected}, as when it was checked") from None
+    if features.shape != (corpus.lengths[index], corpus.format.dim):
+        expected = (corpus.lengths[index], corpus.format.dim)
+        raise UserError(f"{path}: found shape {features.shape}, expected {expected}, as when it was checked")
+    return features
 
 
 def normalize(features: Tensor, kind: str) -> Tensor:

@@ -40,11 +40,11 @@ features.json goes into the checkpoint. The competition's features come without 
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Unix line ends on every system; an empty text is an empty field."""
+    """Unix line ends on every system; an empty text is an empty field; names are the bytes that they are on disk."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as beside:
-            table.to_csv(beside, index=False, lineterminator="\n")
+            table.to_csv(beside, index=False, lineterminator="\n", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error})") from None
 

@@ -22,7 +22,7 @@ from models.las import LAS
 from models.listener import Listener
 from utils.augment import Augmentation
 from utils.buckets import BucketSampler
-from utils.checkpoint import recipe_of, save_checkpoint
+from utils.checkpoint import differences, feature_differences, recipe_of, save_checkpoint
 from utils.device import choose_device, choose_precision, is_out_of_memory
 from utils.diagnosis import PATIENCE, diagnose
 from utils.distributed import Team, assemble
@@ -65,9 +65,10 @@ class Trainer:
             self.train_corpus, self.dev_corpus = self._load_corpora(listener)
 
         torch.manual_seed(config.training.seed)
-        if resumed and resumed["features"] != vars(self.train_corpus.format):
-            found, expected = vars(self.train_corpus.format), resumed["features"]
-            raise UserError(f"data.root: found features {found}, but {self.folder} was trained on {expected}")
+        if resumed:
+            differ = feature_differences(vars(self.train_corpus.format), resumed["features"])
+            if differ:
+                raise UserError(f"data.root: found features of {differ}, as {self.folder} was trained on")
         before = recipe_of(resumed, self.folder) if resumed else None
         self.recipe = recipe_to_train_on(config.data.root, self.train_corpus.format.dim, before)
         model = LAS(self.train_corpus.format.dim, len(VOCABULARY), **self.settings).to(self.device)
@@ -106,6 +107,11 @@ class Trainer:
         self.run_id = None
         self.pace: Pace | None = None
         if resumed:
+            differ = differences(resumed["weights"], self.learner.model.state_dict())
+            if differ:
+                raise UserError(
+                    f"{self.folder / 'last.pt'}: its model is another one than these settings make: {differ}"
+                )
             self.learner.load(resumed["model"], resumed)
             self.history, self.run_id = resumed["history"], resumed["wandb_run_id"]
             self.partial = resumed.get("partial")
@@ -362,11 +368,12 @@ class Trainer:
         }
         if is_best:
             save_checkpoint(self.folder / "best.pt", checkpoint)
+        if self.history:  # before last.pt: whoever is killed in between comes back here
+            with replacing(self.folder / "metrics.csv") as beside:
+                pd.DataFrame(self.history).to_csv(beside, index=False, float_format="%.6g")
         resumable = {**self.learner.state(), "partial": self.partial}
         save_checkpoint(self.folder / "last.pt", {**checkpoint, **resumable}, keep_previous=True)
         self.saved = time.perf_counter()
-        with replacing(self.folder / "metrics.csv") as beside:
-            pd.DataFrame(self.history).to_csv(beside, index=False, float_format="%.6g")
 
     def _summarise(self, row: dict, is_best: bool) -> None:
         ctc = f" (CTC alone {row['dev_ctc_distance']:.2f})" if "dev_ctc_distance" in row else ""

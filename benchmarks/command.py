@@ -129,12 +129,19 @@ def _number(value: float) -> str:
 
 def write_json(arguments: Arguments, command: str, tables: dict) -> None:
     """The figures where they were asked for; a range becomes lower, median, upper."""
-    if arguments.json is None:
+    write_tables(arguments.json, arguments.given, command, arguments.device, tables)
+
+
+def write_tables(
+    path: Path | None, given: argparse.Namespace, command: str, device: torch.device, tables: dict
+) -> None:
+    """The same of a command with arguments of its own."""
+    if path is None:
         return
-    given = {name: str(value) for name, value in vars(arguments.given).items() if value is not None}
-    found = {"command": command, "arguments": given, "machine": machine(arguments.device), **_plain(tables)}
-    arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{arguments.json}: the same figures")
+    named = {name: str(value) for name, value in vars(given).items() if value is not None}
+    found = {"command": command, "arguments": named, "machine": machine(device), **_plain(tables)}
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"\n{path}: the same figures")
 
 
 def _plain(value):

@@ -76,17 +76,18 @@ def _memory(device: torch.device) -> int | None:
     try:
         ctypes.CDLL(None).malloc_trim(0)  # what earlier contestants freed goes back first
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        return _resident("VmRSS")
+        return resident("VmRSS")
     except (AttributeError, OSError, TypeError):
         return None
 
 
 def _peak(device: torch.device) -> int:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident("VmHWM")
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident("VmHWM")
 
 
-def _resident(field: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+def resident(field: str, process: int | str = "self") -> int:
+    """Bytes of a process that are in memory: VmRSS now, VmHWM at the most. Linux alone tells."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
 
 

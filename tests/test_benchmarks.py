@@ -1,6 +1,7 @@
 """The benchmarks compare like with like: what they are compared with computes the same. Times are never asserted."""
 
 import json
+import multiprocessing
 import re
 import sys
 import time
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import data, decode, gemm, train
+from benchmarks import data, decode, gemm, scale, train
 from benchmarks.decoders import random_model
 from benchmarks.flops import count_flops, lstm
 from benchmarks.measure import Contestant, interleave, ratios, spread
@@ -272,3 +273,18 @@ def test_bad_arguments_are_one_message(module, arguments, message, monkeypatch, 
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert message in lines[0]
+
+
+def test_scale_takes_an_epoch_of_links(tmp_path):
+    """Packs at the first go; what it sends are times and memory that can be."""
+    scale.link_corpus(tmp_path, {"train": 200, "dev": 8})
+    files = list((tmp_path / "train" / "mfcc").iterdir())
+    assert len(files) == 200
+    assert len({path.stat().st_ino for path in files}) == scale.TEMPLATES
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    scale.go(tmp_path, time.time(), sender)
+    started, shuffling, rate, at_start, peak, worker = receiver.recv()
+    assert min(started, shuffling, rate) > 0
+    assert 0 < at_start <= peak
+    assert worker > 0
+    assert list((tmp_path / "runs" / "packed").glob("train-*/features.bin"))

@@ -3,9 +3,9 @@ import pickle
 import pytest
 import torch
 
-from utils.checkpoint import load_checkpoint, model_from, previous, save_checkpoint
+from utils.checkpoint import load_checkpoint, load_models, model_from, previous, save_checkpoint
 from utils.errors import UserError
-from utils.resume import load_last
+from utils.resume import STATE, load_last, start_from
 from utils.vocabulary import VOCABULARY
 
 
@@ -63,22 +63,43 @@ def test_what_is_not_a_checkpoint_is_refused(checkpoint, tmp_path, capsys):
         load_checkpoint(path)
     assert "this ran" not in capsys.readouterr().out
     torch.save({"model": {}}, path)
-    with pytest.raises(UserError, match="found something else"):
+    with pytest.raises(UserError, match=r"found something else \('model'\), .* missing .*: model_settings, features, "):
         load_checkpoint(path)
     torch.save({**checkpoint, "vocabulary": ["<pad>", "a"]}, path)
-    with pytest.raises(UserError, match="a model of 2 tokens"):
+    with pytest.raises(UserError, match=r"a model of 2 tokens, expected .* 31: token 1 is 'a', here '<sos>'"):
         load_checkpoint(path)
 
 
 def test_weights_that_do_not_fit_their_settings(checkpoint):
     checkpoint["model_settings"]["speller"]["hidden"] = 65
-    with pytest.raises(UserError, match="do not fit"):
+    with pytest.raises(UserError, match=r"do not fit .* found \(256, \d+\), expected \(260, \d+\).*; and \d+ more"):
         model_from(checkpoint)
+
+
+def test_models_of_other_features_are_no_ensemble(checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    save_checkpoint(tmp_path / "b.pt", {**checkpoint, "features": {**checkpoint["features"], "dim": 15}})
+    with pytest.raises(UserError, match=r"b\.pt: found features of dim 15, expected 12, as in .*a\.pt"):
+        load_models([tmp_path / "a.pt", tmp_path / "b.pt"], lambda line: None)
+
+
+def test_a_model_alone_is_not_gone_on_from(checkpoint, tmp_path):
+    save_checkpoint(tmp_path / "last.pt", checkpoint)
+    with pytest.raises(UserError, match=r"last\.pt: found a checkpoint without history, .*training\.start_from"):
+        load_last(tmp_path, lambda line: None)
+
+
+def test_a_start_from_a_model_of_no_common_part_says_what_differs(checkpoint, make_las, tmp_path):
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    other = make_las(feature_dim=15, listener={"hidden": 16}, speller={"hidden": 32})
+    with pytest.raises(UserError, match=r"(?s)sizes.*\n  listener: .*found \(32, 12, 3\), expected \(32, 15, 3\)"):
+        start_from(str(tmp_path / "a.pt"), other, lambda line: None)
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(checkpoint, tmp_path):
     """One bit in the weights is enough: torch.load alone would not notice."""
     last, said = tmp_path / "last.pt", []
+    checkpoint |= dict.fromkeys(STATE)
     assert load_last(tmp_path, said.append) is None
     for epoch in (1, 2, 3):
         save_checkpoint(last, {**checkpoint, "epoch": epoch}, keep_previous=True)

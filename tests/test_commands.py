@@ -138,6 +138,20 @@ def test_other_settings_under_the_same_name_are_refused(trained):
     assert "run.name" in result.stderr
 
 
+def test_features_of_another_dimension_are_one_message(trained, tmp_path):
+    """To resume on, and to decode."""
+    _, _, arguments = trained
+    for partition, size in (("train", 9), ("dev", 3)):
+        for number in range(size):
+            features = np.random.default_rng(number).normal(size=(60, 15)).astype(np.float32)
+            write_utterance(tmp_path / partition, f"{number:03d}", "A BE", features)
+    other = [*arguments, f"data.root={tmp_path}"]
+    assert "data.root: found features of dim 15, expected 12, as" in run("train.py", *other, expect=2).stderr
+    message = run("test.py", *other, "--split", "dev", expect=2).stderr
+    assert message.count("\n") == 1
+    assert "dev/mfcc: found 3 arrays of shapes such as (60, 15), expected (T, 12)" in message
+
+
 def test_a_split_is_scored(trained, toy_root):
     folder, _, arguments = trained
     result = run("test.py", *arguments, "--split", "dev", "decoding.beam_size=4")

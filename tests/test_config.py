@@ -84,3 +84,8 @@ def test_commands_exit_with_2_and_no_traceback():
         assert result.returncode == 2
         assert "training.epochs" in result.stderr
         assert "Traceback" not in result.stderr
+
+
+def test_off_is_a_word_here():
+    """YAML reads it as false."""
+    assert load_config(overrides=["data.cache=off"]).data.cache == "off"

@@ -1,6 +1,7 @@
 """Several processes train the model that one would, and decode to the same bytes."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,61 @@ def test_a_batch_too_small_to_share_is_refused(runs):
     _, arguments, _ = runs
     message = run(2, "train.py", *arguments, "run.name=tiny", "training.batch_size=3", expect=2)
     assert "training.batch_size: found 3, expected at least 4, since 2 processes share it" in message
+
+
+# The process of rank 1 kills itself at its 17th batch, the first time it is started.
+KILLED = """
+import os, runpy, signal, sys
+from utils.learner import Learner
+step, calls = Learner.step, []
+def counted(*arguments):
+    calls.append(1)
+    if os.environ["RANK"] == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" and len(calls) == 17:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(*arguments)
+Learner.step = counted
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture
+def killed(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    return str(script), {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOME)}
+
+
+def test_a_process_that_is_killed_ends_the_others_with_a_message(toy_root, tmp_path, killed):
+    """Without torchrun, which would stop them too."""
+    script, environment = killed
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    command = [sys.executable, script, "train.py", *STILL, f"data.root={toy_root}", f"run.dir={tmp_path}", "run.name=k"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": HOME}
+    processes = [
+        subprocess.Popen(command, env={**environment, **meeting, "RANK": rank, "LOCAL_RANK": rank}, **pipes)
+        for rank in "01"
+    ]
+    (_, complaint), _ = (process.communicate(timeout=120) for process in processes)
+    assert [process.returncode for process in processes] == [2, -9]
+    assert "error: process 0 of 2 lost another one (" in complaint
+    assert "Traceback" not in complaint
+    assert load_checkpoint(tmp_path / "k" / "last.pt")["epoch"] == 1
+
+
+def test_torchrun_starts_a_killed_job_again_and_it_goes_on(runs, killed):
+    """Within the epoch, from the checkpoint after the batch before; it ends as the job that was not killed."""
+    folder, arguments, _ = runs
+    script, environment = killed
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"]
+    more = ["run.name=again", "training.checkpoint_minutes=0.000001"]
+    command = [*launch, script, "train.py", *arguments, *more]
+    result = subprocess.run(command, cwd=HOME, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "again after epoch 1 and 4 batches" in result.stdout
+    resumed, whole = (load_checkpoint(folder / name / "last.pt") for name in ("again", "of-2"))
+    assert resumed["epoch"] == 3
+    for key, weights in whole["weights"].items():
+        assert torch.equal(weights, resumed["weights"][key]), key

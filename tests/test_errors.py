@@ -13,7 +13,7 @@ from utils.stopping import Stopped
         (
             OSError(errno.ENOSPC, "No space left", "runs/a/last.pt"),
             2,
-            "'runs/a/last.pt'; what was written",
+            "'runs/a/last.pt'; what was written is whole",
         ),
         (Stopped(15, "in epoch 3; go on"), 143, "stopped by SIGTERM in epoch 3; go on"),
         (KeyboardInterrupt(), 130, "interrupted"),

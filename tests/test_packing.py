@@ -1,5 +1,6 @@
 """A pack says what the files say, follows them when they change, and is made by one process for all."""
 
+import gc
 import os
 import pickle
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.measure import resident
 from dataset import BadCorpus, load_corpus
 from tests.conftest import make_toy_corpus, write_utterance
 from utils.corpus import find_partition
@@ -114,6 +116,35 @@ def test_a_folder_that_cannot_be_written_and_a_damaged_pack(root, tmp_path):
         load(root, tmp_path / "file")
     load(root, tmp_path / "packed")
     (pack,) = (tmp_path / "packed").iterdir()
-    (pack / "index.json").write_text("[[0,")
-    with pytest.raises(UserError, match="damaged pack"):
-        load(root, tmp_path / "packed")
+    for name in ("shapes.npy", "texts.txt", "findings.json", "features.bin"):
+        content = (pack / name).read_bytes()
+        for damaged in (content[:-1], b""):
+            (pack / name).write_bytes(damaged)
+            with pytest.raises(UserError, match="damaged pack"):
+                load(root, tmp_path / "packed")
+        (pack / name).write_bytes(content)
+    load(root, tmp_path / "packed")
+
+
+def test_a_pack_that_a_newer_one_replaces_is_still_read(root, tmp_path):
+    """Another run has found changed files; this one goes on with what it has checked."""
+    corpus, _ = load(root, tmp_path / "packed")
+    before = corpus.features[2]
+    write_utterance(root / "train", "train-002", "NEW", np.ones((40, 12), dtype=np.float32))
+    newer, _ = load(root, tmp_path / "packed")
+    assert (newer.features[2] == 1).all()
+    np.testing.assert_array_equal(corpus.features[2], before)
+
+
+def test_what_was_read_does_not_stay_in_memory(tmp_path):
+    """Mapped as a whole, all 80 MB of it would."""
+    for number in range(20):
+        write_utterance(tmp_path / "data" / "train", f"{number:02d}", "HI", np.zeros((50_000, 20), np.float32))
+    corpus, _ = load(tmp_path / "data", tmp_path / "packed")
+    gc.collect()
+    before = resident("VmRSS")
+    for features in corpus.features:
+        features.sum()
+    del features
+    gc.collect()
+    assert resident("VmRSS") - before < 20e6

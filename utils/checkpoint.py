@@ -26,7 +26,10 @@ def save_checkpoint(path: Path, checkpoint: dict, keep_previous: bool = False) -
     """
     with replacing(path) as beside:
         with beside.open("wb") as file:
-            torch.save(checkpoint, file)
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # it covers up what the disk said
+                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         if keep_previous and path.exists():
             os.replace(path, previous(path))
 
@@ -55,15 +58,42 @@ def load_checkpoint(path: str | Path) -> dict:
     """A checkpoint of this project, on the CPU. Raises UserError for anything else."""
     checkpoint = read_file(path, "no checkpoint; train first: python train.py")
     contents = checkpoint if isinstance(checkpoint, dict) else {}
-    known = all(isinstance(contents.get(key), kind) for key, kind in CONTENT.items())
-    if not known or contents["features"].keys() != FEATURES:
-        raise UserError(f"{path}: found something else, expected a checkpoint that train.py wrote")
-    if tuple(checkpoint["vocabulary"]) != VOCABULARY:
+    wrong = [key for key, kind in CONTENT.items() if not isinstance(contents.get(key), kind)]
+    if not wrong and contents["features"].keys() != FEATURES:
+        wrong = ["features"]
+    if wrong:
+        found = ", ".join(map(repr, list(contents)[:8])) if contents else f"a {type(checkpoint).__name__}"
         raise UserError(
-            f"{path}: found a model of {len(checkpoint['vocabulary'])} tokens, expected one of this project's "
-            f"{len(VOCABULARY)}"
+            f"{path}: found something else ({found}), expected a checkpoint that train.py wrote; missing or of another "
+            f"kind: {', '.join(wrong)}"
         )
+    theirs = checkpoint["vocabulary"]
+    if tuple(theirs) != VOCABULARY:
+        message = f"{path}: found a model of {len(theirs)} tokens, expected one of this project's {len(VOCABULARY)}"
+        for index, (token, ours) in enumerate(zip(theirs, VOCABULARY, strict=False)):
+            if token != ours:
+                raise UserError(f"{message}: token {index} is {token!r}, here {ours!r}")
+        raise UserError(message)
     return checkpoint
+
+
+def differences(found: dict, expected: dict) -> str:
+    """What differs between two models' weights, by name: the first few missing, unknown, or of other shapes."""
+    lines = []
+    for name in [*expected, *(name for name in found if name not in expected)]:
+        theirs, ours = (getattr(weights.get(name), "shape", None) for weights in (found, expected))
+        if theirs != ours:
+            lines.append(f"{name}: found {_shape(theirs)}, expected {_shape(ours)}")
+    return "; ".join(lines[:3]) + (f"; and {len(lines) - 3} more" if len(lines) > 3 else "")
+
+
+def _shape(shape: Sequence[int] | None) -> str:
+    return "none" if shape is None else str(tuple(shape))
+
+
+def feature_differences(found: dict, expected: dict) -> str:
+    """Between two feature formats."""
+    return ", ".join(f"{key} {found[key]}, expected {expected[key]}" for key in found if found[key] != expected[key])
 
 
 def model_from(checkpoint: dict) -> LAS:
@@ -71,10 +101,13 @@ def model_from(checkpoint: dict) -> LAS:
     try:
         with torch.device("meta"):
             model = LAS(checkpoint["features"]["dim"], len(VOCABULARY), **checkpoint["model_settings"])
+        differ = differences(checkpoint["model"], model.state_dict())
+        if differ:
+            raise ValueError(differ)
         model.load_state_dict(checkpoint["model"], assign=True)
         return model.float()
     except Exception as error:  # settings of another make can fail in any way
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0][:400] if str(error) else type(error).__name__
         raise UserError(f"the checkpoint's weights do not fit its settings: {reason}") from None
 
 
@@ -104,7 +137,8 @@ def load_for_recordings(paths: Sequence[Path], say: Callable[[str], None]) -> Lo
     expected = checkpoints[0]["features"]
     for path, checkpoint in zip(paths, checkpoints, strict=True):
         if checkpoint["features"] != expected:
-            raise UserError(f"{path}: found features {checkpoint['features']}, expected {expected}, as in {paths[0]}")
+            differ = feature_differences(checkpoint["features"], expected)
+            raise UserError(f"{path}: found features of {differ}, as in {paths[0]}")
     recipes = [recipe_of(checkpoint, path) for path, checkpoint in zip(paths, checkpoints, strict=True)]
     for path, recipe in zip(paths, recipes, strict=True):
         if None not in recipes and recipe != recipes[0]:

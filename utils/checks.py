@@ -1,35 +1,55 @@
 """What must hold for the files of a corpus together, once each has been read by itself."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from operator import eq
 from pathlib import Path
 
-from utils.corpus import FeatureFormat, Record
+import numpy as np
+
+from utils.corpus import Contents, FeatureFormat, Files, complaint
+from utils.errors import UserError
 
 LISTED = 100  # findings shown on screen; all of them are in the report's file
 
 
-def infer_format(shapes: Sequence[tuple[int, int]], normalize: str) -> FeatureFormat:
-    """The axis on which the files agree is the feature axis; where they agree on both, the shorter one."""
-    rows, columns = (Counter(shape[axis] for shape in shapes).most_common(1)[0] for axis in (0, 1))
+def infer_format(shapes: np.ndarray, normalize: str) -> FeatureFormat:
+    """The axis on which the files' shapes `(N, 2)` agree is the feature axis; where both do, the shorter one."""
+    rows, columns = (Counter(shapes[:, axis].tolist()).most_common(1)[0] for axis in (0, 1))
     time_first = columns[1] > rows[1] or (columns[1] == rows[1] and columns[0] <= rows[0])
     return FeatureFormat((columns if time_first else rows)[0], time_first, normalize)
 
 
-def check_shape(record: Record, path: Path, expected: FeatureFormat) -> None:
+def check_shapes(contents: Contents, features: Files, expected: FeatureFormat) -> None:
+    """Adds a finding where the feature dimension is not the expected one. Raises UserError where it never is."""
     axis = 1 if expected.time_first else 0
-    if record.shape[axis] != expected.dim:
-        shape = f"(T, {expected.dim})" if expected.time_first else f"({expected.dim}, T)"
-        record.complain(path, f"shape {record.shape}", f"shape {shape}, as the model or the other files have")
+    shape = f"(T, {expected.dim})" if expected.time_first else f"({expected.dim}, T)"
+    wrong = np.flatnonzero(contents.readable & (contents.shapes[:, axis] != expected.dim)).tolist()
+    if len(wrong) == len(features):
+        raise UserError(
+            f"{features[0].parent}: found {len(wrong)} arrays of shapes such as {tuple(contents.shapes[0].tolist())}, "
+            f"expected {shape}, as the model or the training partitions have: these are features of another kind"
+        )
+    for index in wrong:
+        found = f"shape {tuple(contents.shapes[index].tolist())}"
+        wanted = f"shape {shape}, as the model or the other files have"
+        contents.add(index, complaint(features[index], found, wanted))
 
 
-def check_length(record: Record, path: Path, expected: FeatureFormat, character_limit: Callable[[int], int]) -> None:
-    frames = record.shape[0 if expected.time_first else 1]
-    doubled = sum(a == b for a, b in zip(record.text, record.text[1:], strict=False))
-    limit = character_limit(frames)
-    if len(record.text) + doubled > limit:
-        found = f"a transcript of {len(record.text)} characters ({doubled} doubled) for {frames} frames"
-        record.complain(path, found, f"at most {limit}, all that the model can align to so few frames")
+def check_lengths(
+    contents: Contents, transcripts: Files, expected: FeatureFormat, character_limit: Callable[[int], int]
+) -> None:
+    """Adds a finding where a text is too long for its frames."""
+    frames = contents.shapes[:, 0 if expected.time_first else 1].tolist()
+    for index, text in enumerate(contents.texts):
+        if not (text and frames[index]):
+            continue
+        doubled = sum(map(eq, text, text[1:]))
+        limit = character_limit(frames[index])
+        if len(text) + doubled > limit:
+            found = f"a transcript of {len(text)} characters ({doubled} doubled) for {frames[index]} frames"
+            wanted = f"at most {limit}, all that the model can align to so few frames"
+            contents.add(index, complaint(transcripts[index], found, wanted))
 
 
 def list_findings(findings: list[str], name: str, total: int, report: Path | None) -> str:

@@ -4,6 +4,8 @@ A partition is a folder of feature files and, except for the test set, a folder 
 """
 
 import csv
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +59,36 @@ class BadFile(Exception):
         self.found, self.expected = found, expected
 
 
+class Files(Sequence[Path]):
+    """Paths, kept as names in folders: as `Path` objects those of 960 hours would take half a gigabyte."""
+
+    def __init__(self, folders: Sequence[Path], which: np.ndarray, names: Sequence[str]):
+        """which: the folder of each name, as a position in `folders`."""
+        self._folders, self._which, self._names = tuple(folders), which, tuple(names)
+
+    @classmethod
+    def of(cls, folder: Path, names: Sequence[str]) -> "Files":
+        return cls([folder], np.zeros(len(names), dtype=np.int32), names)
+
+    def take(self, positions: Sequence[int]) -> "Files":
+        return Files(self._folders, self._which[positions], [self._names[index] for index in positions])
+
+    def __add__(self, other: "Files") -> "Files":
+        which = np.concatenate([self._which, other._which + len(self._folders)])
+        return Files(self._folders + other._folders, which, self._names + other._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Path:
+        return self._folders[self._which[index]] / self._names[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Files) and list(self) == list(other)
+
+    __hash__ = None
+
+
 @dataclass(frozen=True)
 class Partition:
     """The files of one partition, features in the competition's order: sorted file names.
@@ -67,9 +99,9 @@ class Partition:
 
     name: str
     layout: Layout
-    features: tuple[Path, ...]
-    transcripts: tuple[Path, ...] | None
-    orphans: tuple[Path, ...] = ()
+    features: Files
+    transcripts: Files | None
+    orphans: Files
 
 
 @dataclass
@@ -82,7 +114,43 @@ class Record:
     findings: list[str] = field(default_factory=list)
 
     def complain(self, path: Path, found: str, expected: str) -> None:
-        self.findings.append(f"  {str(path)!r}: found {found}; expected {expected}")
+        self.findings.append(complaint(path, found, expected))
+
+
+def complaint(path: Path, found: str, expected: str) -> str:
+    """A line of a report."""
+    return f"  {str(path)!r}: found {found}; expected {expected}"
+
+
+@dataclass
+class Contents:
+    """What was read of many utterances, without their features, in little memory."""
+
+    shapes: np.ndarray  # (N, 2) int64, as stored; 0 where they could not be read
+    texts: list[str]  # empty where there is none that could be read
+    findings: dict[int, list[str]]  # by utterance
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> "Contents":
+        shapes, texts, findings = [], [], {}
+        for index, record in enumerate(records):
+            shapes.append(record.shape or (0, 0))
+            texts.append(record.text or "")
+            if record.findings:
+                findings[index] = record.findings
+        return cls(np.array(shapes, dtype=np.int64).reshape(-1, 2), texts, findings)
+
+    def __add__(self, other: "Contents") -> "Contents":
+        findings = self.findings | {len(self.texts) + index: lines for index, lines in other.findings.items()}
+        return Contents(np.concatenate([self.shapes, other.shapes]), self.texts + other.texts, findings)
+
+    @property
+    def readable(self) -> np.ndarray:
+        """(N,) whether features could be read."""
+        return self.shapes.any(axis=1)
+
+    def add(self, index: int, finding: str) -> None:
+        self.findings.setdefault(index, []).append(finding)
 
 
 def detect_layout(root: Path) -> Layout:
@@ -107,21 +175,20 @@ def find_partition(root: str | Path, name: str) -> Partition:
     if not features_dir.is_dir():
         there = ", ".join(sorted(path.parent.name for path in root.glob(f"*/{layout.features}"))) or "none"
         raise UserError(f"{features_dir}: found no such folder; partitions that are there: {there}")
-    names = sorted(path.name for path in features_dir.glob("*.npy"))
+    names = _arrays_in(features_dir)
     if not names:
         raise UserError(f"{features_dir}: found no .npy file, expected one an utterance")
     transcripts_dir = root / name / layout.transcripts
     if not transcripts_dir.is_dir():
         names = _test_order(root / name, names)
-        return Partition(name, layout, tuple(features_dir / file for file in names), None)
-    orphans = sorted({path.name for path in transcripts_dir.glob("*.npy")} - set(names))
-    return Partition(
-        name,
-        layout,
-        tuple(features_dir / file for file in names),
-        tuple(transcripts_dir / file for file in names),
-        tuple(transcripts_dir / file for file in orphans),
-    )
+        return Partition(name, layout, Files.of(features_dir, names), None, Files.of(features_dir, ()))
+    orphans = sorted(set(_arrays_in(transcripts_dir)) - set(names))
+    features, transcripts = Files.of(features_dir, names), Files.of(transcripts_dir, names)
+    return Partition(name, layout, features, transcripts, Files.of(transcripts_dir, orphans))
+
+
+def _arrays_in(folder: Path) -> list[str]:
+    return sorted(name for name in os.listdir(folder) if name.endswith(".npy"))
 
 
 def _test_order(folder: Path, names: list[str]) -> list[str]:

@@ -14,7 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-TIMEOUT = timedelta(minutes=10)  # of waiting for the others: one of them checking a large corpus takes a while
+from utils.errors import UserError
+
+TIMEOUT = timedelta(minutes=10)  # of waiting for the others, within a step or an evaluation
+PREPARING = timedelta(hours=12)  # while one of them checks or packs a large corpus
+GONE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
 T = TypeVar("T")
 
 
@@ -49,12 +53,17 @@ class Team(NamedTuple):
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """The others come in when the leader is done: what it leaves on disk is there for them."""
+        """The others come in when the leader is done: what it leaves on disk is there for them. All leave together."""
+        if self.size == 1:
+            yield
+            return
+        patient = dist.new_group(backend="gloo", timeout=PREPARING)
         if not self.leads:
-            dist.barrier()
+            dist.barrier(patient)
         yield
-        if self.leads and self.size > 1:
-            dist.barrier()
+        if self.leads:
+            dist.barrier(patient)
+        dist.barrier(patient)
 
 
 SINGLE = Team()
@@ -62,14 +71,24 @@ SINGLE = Team()
 
 @contextmanager
 def assemble(device: torch.device) -> Iterator[Team]:
-    """All processes that torchrun started with this one."""
+    """All processes that torchrun started with this one. Raises UserError where one of the others is lost."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield SINGLE
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
+        dist.init_process_group(backend, timeout=TIMEOUT)
         yield Team(dist.get_rank(), dist.get_world_size())
         dist.barrier()  # leave together: who goes first would take the others' connections away
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and not any(word in str(error) for word in GONE):
+            raise
+        rank, size = os.environ.get("RANK", "?"), os.environ["WORLD_SIZE"]
+        raise UserError(
+            f"process {rank} of {size} lost another one ({str(error).splitlines()[0][:160]}); if it was not killed, it "
+            "says why. What was written is whole: the same command goes on, torchrun --max-restarts=3 by itself"
+        ) from None
     finally:
         gc.collect()  # what still holds the group, such as DistributedDataParallel, has to go before it
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()

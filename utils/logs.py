@@ -9,9 +9,15 @@ from tqdm import tqdm
 from utils.colours import coloured
 
 
+def showable(line: str, encoding: str = "utf-8") -> str:
+    """A file's name may be no text, or none that the screen can show."""
+    return line.encode(encoding, "backslashreplace").decode(encoding)
+
+
 class _BesideProgressBar(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(_highlight(self.format(record)), file=sys.stdout)
+        line = showable(self.format(record), sys.stdout.encoding or "utf-8")
+        tqdm.write(_highlight(line), file=sys.stdout)
         sys.stdout.flush()
 
 
@@ -31,7 +37,8 @@ def make_logger(path: Path | None = None) -> logging.Logger:
     logger.propagate = False
     logger.addHandler(_BesideProgressBar())
     if path is not None:
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        file.handleError = lambda record: None  # on a full disk the screen has the line
         file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(file)
     return logger

@@ -11,54 +11,58 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from utils.corpus import READERS, Partition, Record, read_utterance
+from utils.corpus import READERS, Contents, Files, Partition, Record, read_utterance
 from utils.errors import UserError
 
-VERSION = 1  # of the pack's format
-AT_A_TIME = 2048  # utterances read ahead of what is written
+VERSION = 2  # of the pack's format
+END = "."  # the line after the last text: none of it is missing
+AT_A_TIME = 2048  # utterances read ahead of what is written, and files asked for their size in one go
 
 
 class Pack(NamedTuple):
-    """file: all features one after the other. Each record's begin at its offset, in elements of `dtype`."""
+    """file: the features of all utterances one after the other, as elements of `dtype`."""
 
     file: Path
     dtype: str
-    offsets: np.ndarray  # (N,) int64
-    records: list[Record]  # without their features
+    contents: Contents
 
 
 class MappedFeatures(Sequence):
-    """Features `(T, D)` float32 of the utterances of some packs; opens each file where it is first used."""
+    """Features `(T, D)` float32 of the utterances of some packs.
+
+    A file is opened where it is first used, and stays open: it can be read even when a newer pack has replaced it.
+    Only the utterance at hand is mapped, or all that was ever read would count as this process's memory.
+    """
 
     def __init__(self, packs: Sequence[Pack], keep: Sequence[int], time_first: bool):
-        """keep: positions in all the packs' records, one pack after the other."""
-        self._files = [(pack.file, pack.dtype) for pack in packs]
-        self._pack = np.repeat(np.arange(len(packs)), [len(pack.records) for pack in packs])[keep]
-        self._offsets = np.concatenate([pack.offsets for pack in packs])[keep]
-        records = [record for pack in packs for record in pack.records]
-        self._shapes = np.array([records[index].shape for index in keep], dtype=np.int64).reshape(-1, 2)
-        self._time_first = time_first
-        self._maps: dict[int, np.memmap] = {}
+        """keep: positions in all the packs' contents, one pack after the other."""
+        self._paths, self._dtype, self._time_first = [pack.file for pack in packs], packs[0].dtype, time_first
+        self._pack = np.repeat(np.arange(len(packs)), [len(pack.contents.texts) for pack in packs])[keep]
+        sizes = [pack.contents.shapes.prod(axis=1) for pack in packs]
+        itemsize = np.dtype(self._dtype).itemsize
+        self._offsets = np.concatenate([(size.cumsum() - size) * itemsize for size in sizes])[keep]  # bytes
+        self._shapes = np.concatenate([pack.contents.shapes for pack in packs])[keep]
+        self._open: dict[int, BinaryIO] = {}
 
     def __len__(self) -> int:
         return len(self._offsets)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        pack, offset, (rows, columns) = int(self._pack[index]), int(self._offsets[index]), self._shapes[index]
-        if pack not in self._maps:
-            path, dtype = self._files[pack]
-            self._maps[pack] = np.memmap(path, dtype=dtype, mode="r")
-        stored = self._maps[pack][offset : offset + rows * columns].reshape(rows, columns)
+        pack, shape = int(self._pack[index]), tuple(self._shapes[index].tolist())
+        if pack not in self._open:
+            self._open[pack] = self._paths[pack].open("rb")
+        stored = np.memmap(self._open[pack], self._dtype, "r", int(self._offsets[index]), shape)
         return np.array(stored if self._time_first else stored.T, dtype=np.float32)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_maps": {}}  # a worker process maps the files itself
+        return {**self.__dict__, "_open": {}}  # a worker process opens the files itself
 
 
 def open_pack(folder: Path, partition: Partition, half: bool, say: Callable[[str], None]) -> Pack:
@@ -80,47 +84,60 @@ def open_pack(folder: Path, partition: Partition, half: bool, say: Callable[[str
                     shutil.rmtree(old, ignore_errors=True)
             size = (packed / "features.bin").stat().st_size / 1e9
             say(f"packed {partition.name} into {packed} ({size:.2f} GB)")
-        return _read(packed, dtype)
+        return _read(packed, dtype, len(partition.features))
     except OSError as error:
         message = f"data.cache: {partition.name} cannot be packed into {folder} ({error}); ram and off need no disk"
         raise UserError(message) from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, AttributeError, EOFError):
         raise UserError(f"{packed}: found a damaged pack, expected what data.cache=mmap made; remove it") from None
 
 
 def _fingerprint(partition: Partition) -> str:
     """Changes with the name, the size or the time of any file."""
 
-    def stat(path: Path) -> str:
-        try:
-            found = path.stat()
-            return f"{path.name}\0{found.st_size}\0{found.st_mtime_ns}\n"
-        except OSError:
-            return f"{path.name}\0missing\n"
+    def stat(files: Files, begin: int) -> str:
+        lines = []
+        for index in range(begin, min(begin + AT_A_TIME, len(files))):
+            path = files[index]
+            try:
+                found = path.stat()
+                lines.append(f"{path.name}\0{found.st_size}\0{found.st_mtime_ns}\n")
+            except OSError:
+                lines.append(f"{path.name}\0missing\n")
+        return "".join(lines)
 
-    files = [*partition.features, *(partition.transcripts or ())]
+    digest = hashlib.sha256(f"{VERSION}\n".encode())
     with ThreadPoolExecutor(READERS) as pool:
-        found = "".join(pool.map(stat, files, chunksize=256))
-    return hashlib.sha256(f"{VERSION}\n{found}".encode()).hexdigest()[:16]
+        for files in (partition.features, partition.transcripts or ()):
+            for lines in pool.map(lambda begin, files=files: stat(files, begin), range(0, len(files), AT_A_TIME)):
+                digest.update(os.fsencode(lines))
+    return digest.hexdigest()[:16]
 
 
 def _make(packed: Path, partition: Partition, dtype: str) -> None:
     """Written into a folder beside, which takes the name at the end; another process may have been first."""
-    pairs = list(zip(partition.features, partition.transcripts or [None] * len(partition.features), strict=True))
+    N = len(partition.features)
     beside = Path(tempfile.mkdtemp(prefix=f".{packed.name}-", dir=packed.parent))
     try:
-        index, offset = [], 0
-        bar = tqdm(total=len(pairs), desc=f"packing {partition.name}", unit="file", leave=False, disable=None)
-        with bar, ThreadPoolExecutor(READERS) as pool, (beside / "features.bin").open("wb") as file:
-            for begin in range(0, len(pairs), AT_A_TIME):
-                for record in pool.map(lambda pair: read_utterance(*pair), pairs[begin : begin + AT_A_TIME]):
-                    index.append([offset, record.shape, record.text, record.findings])
-                    if record.features is not None:
-                        file.write(np.ascontiguousarray(record.features, dtype=dtype).data)
-                        offset += record.features.size
-                    bar.update()
+        with (beside / "features.bin").open("wb") as file, ThreadPoolExecutor(READERS) as pool:
+
+            def write(record: Record) -> Record:
+                if record.features is not None:
+                    file.write(np.ascontiguousarray(record.features, dtype=dtype).data)
+                return replace(record, features=None)
+
+            def read(index: int) -> Record:
+                return read_utterance(partition.features[index], partition.transcripts and partition.transcripts[index])
+
+            shares = (range(begin, min(begin + AT_A_TIME, N)) for begin in range(0, N, AT_A_TIME))
+            records = (record for share in shares for record in pool.map(read, share))
+            bar = tqdm(records, f"packing {partition.name}", N, unit="file", leave=False, disable=None)
+            contents = Contents.of(map(write, bar))
+            file.flush()
             os.fsync(file.fileno())
-        (beside / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        np.save(beside / "shapes.npy", contents.shapes)
+        (beside / "texts.txt").write_text("\n".join([*contents.texts, END]), encoding="utf-8")
+        (beside / "findings.json").write_text(json.dumps(contents.findings), encoding="utf-8")
         try:
             beside.rename(packed)
         except OSError:
@@ -130,9 +147,14 @@ def _make(packed: Path, partition: Partition, dtype: str) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _read(packed: Path, dtype: str) -> Pack:
-    offsets, records = [], []
-    for offset, shape, text, findings in json.loads((packed / "index.json").read_text(encoding="utf-8")):
-        offsets.append(offset)
-        records.append(Record(None, tuple(shape) if shape else None, text, findings))
-    return Pack(packed / "features.bin", dtype, np.array(offsets, dtype=np.int64), records)
+def _read(packed: Path, dtype: str, N: int) -> Pack:
+    """Raises ValueError where it is damaged."""
+    file, shapes = packed / "features.bin", np.load(packed / "shapes.npy", allow_pickle=False)
+    with (packed / "texts.txt").open(encoding="utf-8", newline="\n") as lines:
+        texts = [line.removesuffix("\n") for line in lines]
+    findings = json.loads((packed / "findings.json").read_text(encoding="utf-8"))
+    contents = Contents(shapes, texts, {int(index): lines for index, lines in findings.items()})
+    size = int(shapes.prod(axis=1).sum()) * np.dtype(dtype).itemsize
+    if shapes.shape != (N, 2) or len(texts) != N + 1 or texts.pop() != END or file.stat().st_size != size:
+        raise ValueError("parts that do not belong together")
+    return Pack(file, dtype, contents)

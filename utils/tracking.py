@@ -4,6 +4,7 @@ import netrc
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -46,7 +47,7 @@ class Tracker:
         run_id: str | None,
         say: Callable[[str], None],
     ):
-        self.run, self.say, self.name = None, say, name
+        self.run, self.say, self.name, self.failed = None, say, name, False
         if mode == "disabled":
             return
         try:
@@ -159,15 +160,18 @@ class Tracker:
             self._give_up(error)
 
     def finish(self) -> None:
-        if self.run is None:
-            return
+        """Whatever became of wandb: it shall not complain when Python ends."""
         try:
-            self.run.finish()
+            if self.run is not None:
+                self.run.finish()
         except Exception as error:
             self._give_up(error)
+        if self.failed:
+            with suppress(Exception):
+                self.wandb.teardown()
 
     def _give_up(self, error: Exception) -> None:
-        self.run = None
+        self.run, self.failed = None, True
         self.say(f"wandb: failed ({_first_line(error)}); training goes on without it, metrics.csv has everything")
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from utils.logs import showable
+
 INCHES_PER_CHARACTER = 0.115
 
 
@@ -34,7 +36,7 @@ def _draw(axes, attention: AttentionMap, title: str) -> None:
     axes.set_yticks(range(U), labels, fontsize=7, family="monospace")
     axes.tick_params(axis="y", length=0, pad=2)
     axes.set_xlabel("seconds")
-    axes.set_title(title, fontsize=9)
+    axes.set_title(showable(title), fontsize=9, parse_math=False)
 
 
 def _figure(panels: int, characters: int) -> tuple[Figure, Sequence]:
@@ -48,7 +50,7 @@ def save_attention_maps(path: Path, maps: Sequence[AttentionMap], title: str) ->
     figure, axes = _figure(len(maps), max(len(attention.characters) for attention in maps))
     for panel, attention in zip(axes, maps, strict=True):
         _draw(panel, attention, attention.utterance)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(showable(title), fontsize=10, parse_math=False)
     figure.savefig(path)
 
 
@@ -57,7 +59,7 @@ def save_first_and_best(path: Path, first: AttentionMap, best: AttentionMap, tit
     figure, axes = _figure(2, len(best.characters))
     for panel, attention, title in zip(axes, (first, best), titles, strict=True):
         _draw(panel, attention, title)
-    figure.suptitle(best.utterance, fontsize=10)
+    figure.suptitle(showable(best.utterance), fontsize=10, parse_math=False)
     figure.savefig(path)
 
 
