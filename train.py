@@ -23,10 +23,11 @@ from models.listener import Listener
 from utils.augment import Augmentation
 from utils.buckets import BucketSampler
 from utils.checkpoint import differences, feature_differences, recipe_of, save_checkpoint
-from utils.device import choose_device, choose_precision, is_out_of_memory
+from utils.device import choose_device, choose_precision
 from utils.diagnosis import PATIENCE, diagnose
 from utils.distributed import Team, assemble
 from utils.environment import environment
+from utils.epoch import EpochSums
 from utils.errors import UserError, run_command
 from utils.evaluation import evaluate, utterances_to_show
 from utils.files import replacing
@@ -37,7 +38,7 @@ from utils.report import report_epoch
 from utils.resume import check_same_run, load_last, start_from
 from utils.schedules import ALIGNED, learning_rate, progress, teacher_forcing_rate, time_is_up
 from utils.stopping import Stopped, StopRequest
-from utils.summary import Pace, describe_device, introduce
+from utils.summary import Pace, describe_device, describe_epoch, introduce
 from utils.tracking import Tracker
 from utils.visualization import draw_epoch, picture_of
 from utils.vocabulary import VOCABULARY
@@ -223,17 +224,9 @@ class Trainer:
         self.learner.model.train()
         self.sampler.epoch = epoch
         steps = len(self.train_loader)
-        totals = torch.zeros(4, dtype=torch.float64, device=device)  # loss, attention, ctc, gradient norm
-        characters = torch.zeros((), dtype=torch.long, device=device)
-        bad = self.sampler.first_batch = 0
-        waiting, start = 0.0, time.perf_counter()
-        if self.partial:
-            self.sampler.first_batch = self.partial["batch"]
-            start -= self.partial["seconds"]
-            characters += self.partial["characters"]
-            if self.team.leads:
-                totals += self.partial["totals"].to(device)
-            self.partial = None
+        sums, bad = EpochSums(self.team, device, self.partial), 0
+        self.sampler.first_batch = self.partial["batch"] if self.partial else 0
+        self.partial = None
         batches = iter(self.train_loader)
         title, hidden = f"epoch {epoch}/{training.epochs}", self.team.hides_progress
         bar = tqdm(
@@ -254,7 +247,7 @@ class Trainer:
         for index in bar:
             asked = time.perf_counter()
             batch: Batch = next(batches).to(device)
-            waiting += time.perf_counter() - asked
+            sums.waited(time.perf_counter() - asked)
 
             step = (epoch - 1) * steps + index
             rate = self._learning_rate(epoch - 1 + (index + 1) / steps)
@@ -263,10 +256,7 @@ class Trainer:
             due = self.team.leads and time.perf_counter() - self.saved > 60 * training.checkpoint_minutes
             wishes = batch.characters.new_tensor([self.stop.signum > 0, due])
             count, stop, save = self.team.total(torch.cat([batch.characters.unsqueeze(0), wishes])).unbind()
-            try:
-                losses, norm = self.learner.step(batch, count, rate, forcing, guide, epoch > training.ctc_epochs)
-            except RuntimeError as error:
-                raise self._explain(error, batch) from None
+            losses, norm = self.learner.step(batch, count, rate, forcing, guide, epoch > training.ctc_epochs)
             if torch.isfinite(norm):
                 bad = 0
             else:
@@ -282,38 +272,27 @@ class Trainer:
             pace = self.pace.step(device)
             if pace:
                 self.say(f"expected  {pace}")
-            totals += torch.cat([losses, norm.unsqueeze(0) / self.team.size]) * count
-            characters += count
+            sums.add(losses, norm, count)
             if index % 10 == 0 or index == steps - 1:
-                elapsed = time.perf_counter() - start
-                speed = (index + 1) / steps * len(self.train_corpus) / elapsed
+                speed = (index + 1) / steps * len(self.train_corpus) / sums.seconds
                 before = f"distance {self.history[-1]['dev_distance']:.2f}, " if self.history else ""
                 bar.set_postfix_str(
-                    f"loss {float(totals[0] * self.team.size / characters):.3f}, {before}"
+                    f"loss {sums.loss:.3f}, {before}"
                     f"lr {rate:.1e}, tf {forcing:.2f}, |g| {float(norm):.2f}, "
-                    f"{speed:.1f} utt/s, waiting {waiting / elapsed:.0%}"
+                    f"{speed:.1f} utt/s, waiting {sums.waiting:.0%}"
                 )
             if (stop or save) and index + 1 < steps:
-                self.partial = {
-                    "batch": index + 1,
-                    "totals": self.team.total(totals.clone()).cpu(),
-                    "characters": int(characters),
-                    "seconds": time.perf_counter() - start,
-                }
+                self.partial = sums.partial(index + 1)
                 self._save(is_best=False)
                 if stop:
                     where = f"in epoch {epoch} after {index + 1} of {steps} batches"
                     raise Stopped(self.stop.signum or signal.SIGTERM, f"{where}; the same command goes on from there")
                 self.partial = None
-        elapsed = time.perf_counter() - start
-        means = (self.team.total(totals) / characters.clamp(min=1)).tolist()
-        names = ("train_loss", "train_attention_loss", "train_ctc_loss", "gradient_norm")
         return {
-            **dict(zip(names, means, strict=True)),
+            **sums.means(),
             "learning_rate": rate,
             "teacher_forcing_rate": forcing,
-            "utterances_per_second": len(self.train_corpus) / elapsed,
-            "data_wait": waiting / elapsed,
+            "utterances_per_second": len(self.train_corpus) / sums.seconds,
         }
 
     def _learning_rate(self, done: float) -> float:
@@ -327,16 +306,6 @@ class Trainer:
             training.warmup_epochs,
             [row["dev_distance"] for row in self.history],
             training.plateau_patience,
-        )
-
-    def _explain(self, error: RuntimeError, batch: Batch) -> Exception:
-        if not is_out_of_memory(error):
-            return error
-        training, (B, T, _) = self.config.training, batch.features.shape
-        return UserError(
-            f"no memory for a batch of {B} utterances of up to {T} frames: compute it in parts, "
-            f"training.accumulate={2 * training.accumulate}, or take a smaller training.batch_size "
-            f"(now {training.batch_size}); last.pt holds what was computed before"
         )
 
     # --------------------------------------------------------------------------------------------------------- keeping
@@ -376,12 +345,7 @@ class Trainer:
         self.saved = time.perf_counter()
 
     def _summarise(self, row: dict, is_best: bool) -> None:
-        ctc = f" (CTC alone {row['dev_ctc_distance']:.2f})" if "dev_ctc_distance" in row else ""
-        self.say(
-            f"epoch {row['epoch']:3d}: train loss {row['train_loss']:.3f}, dev loss {row['dev_loss']:.3f}, "
-            f"distance {row['dev_distance']:.2f}{ctc}, CER {row['dev_cer']:.1%}, monotonicity "
-            f"{row['dev_monotonicity']:.2f}, {row['seconds']:.0f} s{', best' if is_best else ''}"
-        )
+        self.say(describe_epoch(row, is_best))
         spelling = row["epoch"] - self.config.training.ctc_epochs
         if spelling > 0 and spelling % PATIENCE == 0:
             for warning in diagnose(row, row["epoch"]):

@@ -417,7 +417,7 @@ def test_no_memory_for_a_batch_names_the_keys_to_turn(toy_root, tmp_path, monkey
     def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trainer.learner, "step", fail)
+    monkeypatch.setattr(trainer.learner, "_backward", fail)
     message = (
         r"no memory for a batch of 8 utterances of up to \d+ frames: .*training\.accumulate=4.*training\.batch_size"
     )

@@ -9,7 +9,9 @@ from torch.nn.parallel import DistributedDataParallel
 from dataset import Batch
 from models.las import LAS, las_loss, off_diagonal
 from utils.average import weight_average
+from utils.device import is_out_of_memory
 from utils.distributed import Team
+from utils.errors import UserError
 
 
 class Learner:
@@ -51,8 +53,19 @@ class Learner:
         count: characters of the whole batch, of which this process may have a share.   rate: of learning.   forcing:
         teacher forcing rate.   guide: weight of guided attention.   spell: False trains the Listener alone, by CTC.
         Returns this share's part of the mean losses (total, attention, CTC) and the gradient's norm before clipping.
+        Raises UserError where memory has no room for the batch.
         """
-        losses = self._backward(batch, count, forcing, guide, spell)
+        try:
+            losses = self._backward(batch, count, forcing, guide, spell)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            B, T, _ = batch.features.shape
+            raise UserError(
+                f"no memory for a batch of {B} utterances of up to {T} frames: compute it in parts, "
+                f"training.accumulate={2 * self.accumulate}, or take a smaller training.batch_size; last.pt holds what "
+                "was computed before"
+            ) from None
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         if torch.isfinite(norm):
             for group in self.optimizer.param_groups:

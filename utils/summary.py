@@ -41,6 +41,16 @@ def introduce(device: str, corpora: Mapping[str, Corpus], model: LAS, training: 
     return [f"{name:<10}{fact}" for name, fact in facts.items()]
 
 
+def describe_epoch(row: Mapping[str, float], is_best: bool) -> str:
+    """An epoch's metrics in a line."""
+    ctc = f" (CTC alone {row['dev_ctc_distance']:.2f})" if "dev_ctc_distance" in row else ""
+    return (
+        f"epoch {row['epoch']:3d}: train loss {row['train_loss']:.3f}, dev loss {row['dev_loss']:.3f}, "
+        f"distance {row['dev_distance']:.2f}{ctc}, CER {row['dev_cer']:.1%}, monotonicity "
+        f"{row['dev_monotonicity']:.2f}, {row['seconds']:.0f} s{', best' if is_best else ''}"
+    )
+
+
 def duration(seconds: float) -> str:
     """In the unit that people would use."""
     for unit, name in ((86_400, "days"), (3_600, "hours"), (60, "min")):
