@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from utils.errors import UserError
 
@@ -77,7 +78,12 @@ def assemble(device: torch.device) -> Iterator[Team]:
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        store, rank, size = next(rendezvous("env://"))
+        # torchrun keeps its store when it starts a job again: what the killed processes left there must not be found
+        # (github.com/pytorch/pytorch/issues/135712). Machines may count restarts differently, so only on one.
+        if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
+            store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
         yield Team(dist.get_rank(), dist.get_world_size())
         dist.barrier()  # leave together: who goes first would take the others' connections away
     except RuntimeError as error:
