@@ -22,7 +22,7 @@ demo: setup        ## synthetic speech -> trained model -> attention maps -> sub
 	$(RUN) test.py --config configs/demo.yaml
 
 test: setup
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile
 
 lint: setup
 	$(RUN) -m ruff check .
