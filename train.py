@@ -374,8 +374,6 @@ def main() -> None:
     args = command_parser(__doc__).parse_intermixed_args()
     config = load_config(args.config, args.overrides)
     device = choose_device(config.training.device)
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32: the Speller
     with assemble(device) as team:
         train(config, device, team)
 

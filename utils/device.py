@@ -15,6 +15,7 @@ def choose_device(name: str, key: str = "training.device") -> torch.device:
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun numbers the processes of a machine
     torch.cuda.set_device(device)
+    torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32: the Speller
     return device
 
 
