@@ -5,6 +5,7 @@ loader = make_loader(FeatureDataset(train, augment), BucketSampler(train.lengths
 for batch in loader: ...                                                      # padded tensors
 """
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -324,4 +325,11 @@ def make_loader(dataset: FeatureDataset, sampler: BucketSampler, workers: int, d
         num_workers=workers,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
+        worker_init_fn=_leave_signals,
     )
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM often reach a whole group of processes: the one that trains saves, with its workers' help."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -83,7 +83,8 @@ def listen(
     if args.plot and team.leads:
         draw_recordings(recordings, args.plot, loaded.recipe, say)
     seconds = sum(recording.seconds for recording in recordings)
-    say(f"{len(recordings)} recordings, {seconds:.1f} s of sound, {elapsed:.1f} s ({options})")
+    many = "1 recording" if len(recordings) == 1 else f"{len(recordings)} recordings"
+    say(f"{many}, {seconds:.1f} s of sound, {elapsed:.1f} s ({options})")
 
 
 def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: torch.device, team: Team) -> None:
@@ -121,6 +122,9 @@ def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: 
     if args.split is None:
         by_path = dict(zip(corpus.paths, texts, strict=True))
         rows = [(index, by_path.get(path, "")) for index, path in enumerate(partition.features)]
+        blank = sum(not text.strip() for _, text in rows)
+        if blank > len(rows) / 2:
+            say(f"warning: {blank} of {len(rows)} texts are empty: this model has learned nothing yet")
         submission = Path(config.test.submission)
         write_csv(submission, pd.DataFrame(rows, columns=partition.layout.header.split(",")))
         say(f"{submission}: {len(rows)} rows")
@@ -147,7 +151,10 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on with a decoding that was killed")
     parser.add_argument("--audio", nargs="+", default=[], metavar="FILE", help="transcribe these recordings instead")
     parser.add_argument(
-        "--plot", type=Path, metavar="PATH", help="of recordings: words, features and attention; a folder, or FILE.png"
+        "--plot",
+        type=Path,
+        metavar="PATH",
+        help="draw words, features, attention: a folder, or FILE.png",
     )
     args, config, paths = parse_decoding_arguments(parser)
     device = choose_device(config.training.device)

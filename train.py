@@ -6,7 +6,9 @@ python train.py run.name=small training.epochs=20        # single keys over both
 torchrun --nproc_per_node=8 train.py                     # on eight GPUs; training.batch_size is what they share
 """
 
+import shlex
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -196,7 +198,7 @@ class Trainer:
         best = self._best
         self.say(
             f"best: epoch {best['epoch']}, dev distance {best['dev_distance']:.2f} (greedy); look at "
-            f"{self.folder / 'report.html'}; next: python test.py, which searches with a beam"
+            f"{self.folder / 'report.html'}"
         )
 
     def _badness(self, row: dict) -> tuple[bool, float]:
@@ -368,6 +370,7 @@ def train(config: Config, device: torch.device, team: Team) -> None:
         with replacing(folder / "environment.yaml") as beside:
             beside.write_text(to_yaml(trainer.surroundings), encoding="utf-8")
     trainer.fit()
+    say(f"next: {shlex.join(['python', 'test.py', *sys.argv[1:]])}, which searches with a beam")
 
 
 def main() -> None:

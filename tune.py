@@ -163,6 +163,7 @@ def main() -> None:
         options = DecodingOptions("beam", config.decoding.beam_size, rank, weights.length_reward)
         return score(corpus.texts, transcribe(recogniser, corpus, options, device)).distance
 
+    say(f"searching {config.data.dev} with a beam of {NBEST}, then twice more as test.py does: {corpus.size}")
     searcher = Recogniser(models, SEARCH.ctc_weight, language_model, SEARCH.lm_weight, precision)
     nbest = collect(searcher, corpus, device)
     weights = best_weights(nbest, CTC_WEIGHTS if ctc else [0.0], LM_WEIGHTS)

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -85,13 +84,8 @@ def check_writable(argument: str, path: Path | None) -> None:
 
 def machine(device: torch.device) -> dict[str, str | int]:
     """Commit, versions and hardware: what figures may depend on."""
-    hardware = platform.processor() or platform.machine()
-    if device.type == "cuda":
-        hardware = torch.cuda.get_device_name(device)
-    elif Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        hardware = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), hardware)
-    found = {**environment(device), "device": device.type, "hardware": hardware}
+    about = environment(device)
+    found = {**about, "device": device.type, "hardware": about["device"]}
     return {**found, "cores": os.cpu_count() or 1, "threads": torch.get_num_threads()}
 
 

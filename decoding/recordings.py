@@ -60,7 +60,7 @@ class Recording:
 
     @property
     def text(self) -> str:
-        return " ".join(piece.text for piece in self.pieces if piece.text)
+        return " ".join(word.text for word in self.words)
 
     @property
     def words(self) -> list[Word]:

@@ -50,8 +50,12 @@ class Evil:
 
 def test_what_is_not_a_checkpoint_is_refused(checkpoint, tmp_path, capsys):
     path = tmp_path / "x.pt"
-    with pytest.raises(UserError, match=r"x\.pt: found no checkpoint; train first"):
+    with pytest.raises(UserError, match=r"x\.pt: found no checkpoint; train first: python train\.py"):
         load_checkpoint(path)
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    save_checkpoint(tmp_path / "runs" / "demo" / "best.pt", checkpoint)
+    with pytest.raises(UserError, match=r"found no checkpoint; runs that have one: demo \(run\.name=\.\.\.\)"):
+        load_checkpoint(tmp_path / "runs" / "las" / "best.pt")
     save_checkpoint(path, checkpoint)
     whole = path.read_bytes()
     for damaged in (b"", b"text", whole[: len(whole) // 2], pickle.dumps(Evil())):

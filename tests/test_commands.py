@@ -261,14 +261,14 @@ def test_stopped_in_the_middle_it_ends_with_the_same_weights(unbroken, sent, min
     folder, arguments = unbroken
     name = f"{sent.name}-{minutes}"
     arguments = [*arguments, f"run.name={name}", f"training.checkpoint_minutes={minutes:f}"]
-    command_line = command(str(HOME / "train.py"), *arguments)
+    command_line = command(str(HOME / "train.py"), *arguments, "data.workers=1")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command_line, cwd=HOME, env=ENVIRONMENT, **pipes)
+    process = subprocess.Popen(command_line, cwd=HOME, env=ENVIRONMENT, start_new_session=True, **pipes)
     for line in process.stdout:
         if line.startswith("epoch   2"):
             break
     time.sleep(0.3)  # into epoch 3
-    process.send_signal(sent)
+    os.killpg(process.pid, sent)  # as a terminal and timeout do it: the loader's worker gets it too
     _, complaint = process.communicate()
     stopped = load_checkpoint(folder / name / "last.pt")
     assert 2 <= stopped["epoch"] < 4

@@ -94,7 +94,7 @@ def features_of(speech: np.ndarray, recipe: Recipe) -> np.ndarray:
 def read_speech(path: Path, recipe: Recipe) -> np.ndarray:
     """Any sound file that libsndfile reads, its channels' mean, at the recipe's rate. Raises BadFile."""
     if not path.is_file():
-        raise BadFile("no such file", "audio")
+        raise BadFile("a folder" if path.is_dir() else "no such file", "an audio file")
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:

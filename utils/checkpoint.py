@@ -56,7 +56,10 @@ def read_file(path: str | Path, missing: str) -> object:
 
 def load_checkpoint(path: str | Path) -> dict:
     """A checkpoint of this project, on the CPU. Raises UserError for anything else."""
-    checkpoint = read_file(path, "no checkpoint; train first: python train.py")
+    path = Path(path)
+    others = sorted(best.parent.name for best in path.parent.parent.glob(f"*/{path.name}") if path.name == "best.pt")
+    there = f"runs that have one: {', '.join(others[:10])} (run.name=...)" if others else "train first: python train.py"
+    checkpoint = read_file(path, f"no checkpoint; {there}")
     contents = checkpoint if isinstance(checkpoint, dict) else {}
     wrong = [key for key, kind in CONTENT.items() if not isinstance(contents.get(key), kind)]
     if not wrong and contents["features"].keys() != FEATURES:

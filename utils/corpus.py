@@ -174,7 +174,10 @@ def find_partition(root: str | Path, name: str) -> Partition:
     features_dir = root / name / layout.features
     if not features_dir.is_dir():
         there = ", ".join(sorted(path.parent.name for path in root.glob(f"*/{layout.features}"))) or "none"
-        raise UserError(f"{features_dir}: found no such folder; partitions that are there: {there}")
+        raise UserError(
+            f"{features_dir}: found no such folder; partitions that are there: {there}; data.train, data.dev, "
+            "data.test and --split name them"
+        )
     names = _arrays_in(features_dir)
     if not names:
         raise UserError(f"{features_dir}: found no .npy file, expected one an utterance")

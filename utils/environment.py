@@ -15,10 +15,17 @@ def environment(device: torch.device) -> dict[str, str]:
         ).stdout.strip()
     except OSError:
         commit = ""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "device": name,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "commit": commit or "none",
     }
+
+
+def _processor() -> str:
+    """Its model, where the system tells."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
+    models = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())

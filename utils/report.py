@@ -3,6 +3,7 @@
 python -m utils.report runs/NAME                 # draws it again, from what is in the folder
 """
 
+import argparse
 import json
 import math
 import sys
@@ -174,9 +175,9 @@ def differences(reference: str, hypothesis: str) -> list:
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        raise UserError("expected the folder of a run: python -m utils.report runs/NAME")
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="runs/NAME", help="folder of a run")
+    folder = parser.parse_args().folder
     if not (folder / "metrics.csv").exists() and not list(folder.glob("predictions-*.csv")):
         raise UserError(f"{folder}: found neither metrics.csv nor predictions-*.csv, expected the folder of a run")
     if not write_report(folder, print):

@@ -11,7 +11,7 @@ if (last) {
   const data = DATA.settings.data || {};
   $("lead").textContent = `${last.epoch}${planned} ${last.epoch === 1 ? "epoch" : "epochs"}` +
     (data.train ? ` on ${[].concat(data.train).join(", ")}, measured on ${data.dev}` : "") + `; written ${DATA.written}`;
-  stat(number(Math.round(best.dev_distance * 100) / 100), "dev distance, characters", `best: epoch ${best.epoch}`);
+  stat(number(Math.round(best.dev_distance * 100) / 100), "dev distance, greedy", `best: epoch ${best.epoch}`);
   stat(percent(best.dev_cer), "dev CER", `WER ${percent(best.dev_wer)}`);
   stat(number(Math.round(best.dev_monotonicity * 100) / 100), "monotonicity", best.dev_monotonicity >= DATA.aligned ? "aligned" : "not aligned");
   if ("dev_coverage" in best) stat(number(Math.round(best.dev_coverage * 100) / 100), "coverage", `sharpness ${number(Math.round(best.dev_sharpness * 100) / 100)}`);
