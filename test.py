@@ -49,10 +49,14 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
         raise UserError(f"{path}: cannot be written ({error})") from None
 
 
-def make_recogniser(models: list[LAS], config: Config, device: torch.device) -> tuple[Recogniser, DecodingOptions]:
+def make_recogniser(
+    models: list[LAS], config: Config, device: torch.device, say: Callable[[str], None]
+) -> tuple[Recogniser, DecodingOptions]:
     """The models with their language model, where it is wanted, and how to search with them."""
     weights = config.decoding
     options = DecodingOptions(weights.mode, weights.beam_size, weights.rank, weights.length_reward)
+    shares = f"weights: CTC {weights.ctc_weight:g}, language model {weights.lm_weight:g}"
+    say(f"{options}, {shares}, length {weights.length_reward:g}")
     language_model = load_language_model(config.run.path / "lm.pt").to(device) if weights.lm_weight else None
     models = [model.to(device) for model in models]
     precision = choose_precision(config.training.precision, device)
@@ -72,7 +76,7 @@ def listen(
     if loaded.recipe is None:
         raise UserError(NO_RECIPE.format(", ".join(map(str, paths))))
     start = time.perf_counter()
-    recogniser, options = make_recogniser(loaded.models, config, device)
+    recogniser, options = make_recogniser(loaded.models, config, device, say)
     files = [Path(name) for name in args.audio]
     recordings = transcribe_recordings(recogniser, files, loaded, options, device, team)
     elapsed = time.perf_counter() - start
@@ -111,7 +115,7 @@ def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: 
             say=say,
         )
     start = time.perf_counter()
-    recogniser, options = make_recogniser(models, config, device)
+    recogniser, options = make_recogniser(models, config, device, say)
     files = [(str(path.resolve()), path.stat().st_mtime_ns) for path in paths]
     kept = KeptTexts(folder, split, repr((weights, recogniser.precision, files, corpus.format)), args.resume, team, say)
     texts = transcribe(recogniser, corpus, options, device, team, kept)
