@@ -349,6 +349,19 @@ def command_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def check_data_root(config: Config) -> None:
+    """Raises UserError where the data is not there, but was elsewhere when the run was trained."""
+    trained, now = config.run.path / "config.yaml", config.data.root
+    if Path(now).is_dir() or not trained.exists():
+        return
+    before = parse_yaml(trained.read_text(encoding="utf-8"))["data"]["root"]
+    if before != now:
+        raise UserError(
+            f"data.root: found no folder {now}; {config.run.path} was trained with data.root={before}: repeat the "
+            "--config and the keys of its training"
+        )
+
+
 def parse_decoding_arguments(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Config, list[Path]]:
     """What test.py and tune.py share: the arguments, the configuration and the checkpoints to decode with."""
     parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE", help="default: best.pt of the run")

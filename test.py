@@ -16,7 +16,7 @@ import Levenshtein
 import pandas as pd
 import torch
 
-from config import TUNED, Config, command_parser, parse_decoding_arguments
+from config import TUNED, Config, check_data_root, command_parser, parse_decoding_arguments
 from dataset import load_corpus
 from decoding.kept import KeptTexts
 from decoding.language_model import load_language_model
@@ -103,6 +103,7 @@ def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: 
         return
 
     models, feature_format = load_models(paths, say)
+    check_data_root(config)
     split = args.split or config.data.test
     partition = find_partition(config.data.root, split)
     with team.leader_first():

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from config import TUNED, Config, command_parser, parse_decoding_arguments, to_yaml
+from config import TUNED, Config, check_data_root, command_parser, parse_decoding_arguments, to_yaml
 from dataset import Corpus, load_corpus
 from decoding.beam_search import Hypothesis, beam_search
 from decoding.language_model import MAX_ORDER, save_language_model, train_language_model
@@ -136,6 +136,7 @@ def main() -> None:
     device = choose_device(config.training.device)
     precision = choose_precision(config.training.precision, device)
     models, feature_format = load_models(paths, say)
+    check_data_root(config)
 
     texts = read_texts(config, args.text, say)
     language_model = train_language_model(texts, args.order)

@@ -165,6 +165,9 @@ def test_a_split_is_scored(trained, toy_root):
     assert last.endswith(" s (beam 4)")
     assert cer < 10
     assert f"{folder / 'report.html'}: its table has them" in result.stdout
+    without = [argument for argument in arguments if not argument.startswith("data.root")]
+    refused = run("test.py", *without, "--split", "dev", "data.root=nowhere", expect=2).stderr
+    assert f"found no folder nowhere; {folder} was trained with data.root={toy_root}: repeat the" in refused
     assert "predictions-dev.csv" in (folder / "report.html").read_text()
     greedy = run("test.py", *arguments, "--split", "dev", "decoding.mode=greedy").stdout.strip().splitlines()[-1]
     assert greedy.endswith(" s (greedy)")
