@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 from operator import add
 from pathlib import Path
 from typing import NamedTuple
@@ -67,7 +67,7 @@ class Corpus:
     def frames_per_character(self) -> float:
         return sum(self.lengths) / sum(map(len, self.texts))
 
-    @property
+    @cached_property
     def usual_frames(self) -> int:
         """Most utterances, 95 %, are no longer."""
         return int(np.percentile(self.lengths, 95))

@@ -35,6 +35,7 @@ from utils.evaluation import evaluate, utterances_to_show
 from utils.files import replacing
 from utils.learner import Learner
 from utils.logs import make_logger, silence
+from utils.metrics import best_epoch
 from utils.recipe import recipe_to_train_on
 from utils.report import report_epoch
 from utils.resume import check_same_run, load_last, start_from
@@ -55,7 +56,7 @@ class Trainer:
 
     def __init__(self, config: Config, say: Callable[[str], None], device: torch.device, team: Team):
         self.config, self.say, self.device, self.team = config, say, device, team
-        self.folder = config.run.path
+        self.folder, self.environment = config.run.path, environment(device)
         self.settings = {**config.model.model_dump(), "ctc": config.training.ctc_weight > 0}
         self.precision = choose_precision(config.training.precision, self.device)
         resumed = load_last(self.folder, say)
@@ -201,14 +202,10 @@ class Trainer:
             f"{self.folder / 'report.html'}"
         )
 
-    def _badness(self, row: dict) -> tuple[bool, float]:
-        """Any epoch that trained the Speller is better than one that did not."""
-        return row["epoch"] <= self.config.training.ctc_epochs, row["dev_distance"]
-
     @property
     def _best(self) -> dict:
-        """The best epoch so far, the first of equals."""
-        return min(self.history, key=self._badness)
+        """The best epoch so far."""
+        return best_epoch(self.history, self.config.training.ctc_epochs)
 
     @property
     def _seconds(self) -> list[float]:
@@ -315,7 +312,7 @@ class Trainer:
     @property
     def surroundings(self) -> dict[str, str]:
         """What the run's report says of machine, model and data."""
-        said = {**environment(self.device), "precision": self.precision, "processes": str(self.team.size)}
+        said = {**self.environment, "precision": self.precision, "processes": str(self.team.size)}
         said["parameters"] = f"{self.learner.model.parameter_count:,}"
         for role, corpus in (("train", self.train_corpus), ("dev", self.dev_corpus)):
             said[role] = corpus.size
@@ -334,7 +331,7 @@ class Trainer:
             "epoch": len(self.history),
             "history": self.history,
             "config": self.config.model_dump(),
-            "environment": environment(self.device),
+            "environment": self.environment,
             "wandb_run_id": self.run_id,
         }
         if is_best:

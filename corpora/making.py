@@ -13,13 +13,12 @@ import torch
 from tqdm import tqdm
 
 from utils.audio import features_of, make_recipe, read_speech
+from utils.checks import LISTED, first_findings
 from utils.corpus import BadFile, read_transcript
 from utils.errors import UserError
 from utils.files import replacing
 from utils.recipe import Recipe, keep_recipe
 from utils.vocabulary import spellable, unspellable
-
-LISTED = 100  # findings shown
 
 
 class Utterance(NamedTuple):
@@ -67,10 +66,10 @@ def make_corpus(
             )
         say(f"{out / partition.name}: {len(utterances) - len(problems):,} utterances; {recipe}")
     if findings:
-        report = "\n".join(f"  {finding}" for finding in findings[:LISTED])
+        everything = out / "findings.txt"
         if len(findings) > LISTED:
-            (out / "findings.txt").write_text("\n".join(findings) + "\n", encoding="utf-8")
-            report += f"\n  ... and {len(findings) - LISTED} more, all in {out / 'findings.txt'}"
+            everything.write_text("\n".join(findings) + "\n", encoding="utf-8")
+        report = first_findings([f"  {finding}" for finding in findings], everything)
         if not skip_bad:
             raise UserError(f"{report}\nMend these files and run this again, or go on without them: --skip-bad")
         say(f"{report}\nwent on without them (--skip-bad)")

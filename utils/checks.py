@@ -1,7 +1,7 @@
 """What must hold for the files of a corpus together, once each has been read by itself."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import eq
 from pathlib import Path
 
@@ -53,11 +53,16 @@ def check_lengths(
 
 
 def list_findings(findings: list[str], name: str, total: int, report: Path | None) -> str:
-    """The findings as text, the first `LISTED` of them; all of them in the file `report`."""
-    lines = [f"{name}: {len(findings)} findings in {total} utterances:", *findings[:LISTED]]
+    """The findings as text, the first of them; all of them in the file `report`."""
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text("\n".join(findings) + "\n", encoding="utf-8")
+    return f"{name}: {len(findings)} findings in {total} utterances:\n{first_findings(findings, report)}"
+
+
+def first_findings(findings: Sequence[str], report: Path | None) -> str:
+    """The first `LISTED` lines of a list, how many more there are, and in which file."""
+    lines = list(findings[:LISTED])
     if len(findings) > LISTED:
         lines.append(f"  ... and {len(findings) - LISTED} more" + (f", all in {report}" if report else ""))
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Distances between texts, texts that repeat themselves, and what an attention map looks like, in numbers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import Levenshtein
@@ -30,6 +30,14 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
         characters / max(1, sum(map(len, references))),
         words / max(1, sum(len(reference.split()) for reference in references)),
     )
+
+
+def best_epoch(history: Sequence[Mapping[str, float]], ctc_epochs: int) -> Mapping[str, float]:
+    """Of the epochs' dev metrics those of the least distance, the first of equals.
+
+    Any epoch that trained the Speller is better than one that did not: the first `ctc_epochs`.
+    """
+    return min(history, key=lambda row: (row["epoch"] <= ctc_epochs, row["dev_distance"]))
 
 
 def monotonicity(attention: Tensor) -> float:

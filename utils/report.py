@@ -20,7 +20,7 @@ from utils.diagnosis import PATIENCE, diagnose
 from utils.errors import UserError, run_command
 from utils.files import replacing
 from utils.kept_maps import keep_maps, kept_maps
-from utils.metrics import score
+from utils.metrics import best_epoch, score
 from utils.schedules import ALIGNED
 from utils.visualization import AttentionMap
 
@@ -96,7 +96,8 @@ def gather(folder: Path) -> dict:
     rows = _read_table(folder / "metrics.csv")
     settings, environment = (_read_yaml(folder / name) for name in ("config.yaml", "environment.yaml"))
     training = settings.get("training", {})
-    best = _best_epoch(rows, training.get("ctc_epochs", 0))
+    measured = [row for row in rows if "dev_distance" in row]
+    best = int(best_epoch(measured, training.get("ctc_epochs", 0))["epoch"]) if measured else None
     decoded = sorted(folder.glob("predictions-*.csv"), key=lambda path: path.stat().st_mtime, reverse=True)
     splits = [_split(path, path.stem.removeprefix("predictions-")) for path in decoded]
     if (folder / BEST_TEXTS).exists():
@@ -127,13 +128,6 @@ def _read_table(path: Path) -> list[dict]:
 
 def _read_yaml(path: Path) -> dict:
     return yaml.safe_load(path.read_text(encoding="utf-8")) or {} if path.exists() else {}
-
-
-def _best_epoch(rows: Sequence[dict], ctc_epochs: int) -> int | None:
-    """As train.py chooses it: any epoch that trained the Speller is better than one that did not."""
-    key = ((row["epoch"] <= ctc_epochs, row["dev_distance"], row["epoch"]) for row in rows if "dev_distance" in row)
-    best = min(key, default=None)
-    return int(best[2]) if best else None
 
 
 def _split(path: Path, name: str) -> dict:

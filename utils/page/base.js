@@ -73,9 +73,9 @@ function hover(node, over, out = () => {}) {
   node.addEventListener("pointercancel", leave);
 }
 
-// What is drawn to a width is drawn again when that changes, or the colours do.
+// What is drawn to a width: once the whole page is laid out, and again when that width changes, or the colours do.
 const drawings = [];
-function drawn(draw) { drawings.push(draw); draw(); }
+function drawn(draw) { drawings.push(draw); }
 let widthBefore = document.documentElement.clientWidth;
 window.addEventListener("resize", () => {
   if (document.documentElement.clientWidth === widthBefore) return;

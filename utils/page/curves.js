@@ -104,7 +104,5 @@ function makePanel(panel) {
   }, () => focusEpoch(null));
   picture.addEventListener("click", (event) => showMaps(epochs[nearest(event)]));
 }
-if (DATA.rows.length) {
-  PANELS.forEach(makePanel);
-  drawings.forEach((draw) => draw()); // the first ones had the page's width to themselves
-} else $("learning").hidden = true;
+if (DATA.rows.length) PANELS.forEach(makePanel);
+else $("learning").hidden = true;

@@ -38,3 +38,5 @@ if (Object.keys(DATA.environment).length) groups.unshift(group("machine and data
 if (groups.length) $("settings").append(el("div", { class: "groups" }, ...groups));
 else $("about").hidden = true;
 $("footer").textContent = `python -m utils.report RUN_FOLDER draws this page again from what is in the folder.`;
+
+drawings.forEach((draw) => draw());
