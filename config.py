@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from utils.cli import HELP_WIDTH, describe_command, describe_keys
 from utils.errors import UserError
-from utils.usage import HELP_WIDTH, describe_command, describe_keys
 
 TUNED = "decoding.yaml"  # in a run's folder: the decoding weights that tune.py found
 OVERRIDE = r"^[a-z_.]+="

@@ -21,25 +21,25 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from utils.augment import Augmentation
-from utils.buckets import BucketSampler, Item
-from utils.checks import check_lengths, check_shapes, infer_format, list_findings
-from utils.corpus import (
+from corpora.checks import (
     READERS,
-    BadFile,
     Contents,
-    FeatureFormat,
-    Files,
-    Partition,
     Record,
+    check_lengths,
+    check_shapes,
     complaint,
-    find_partition,
     has_boundaries,
+    infer_format,
+    list_findings,
     read_features,
     read_utterance,
 )
-from utils.errors import UserError
-from utils.packing import MappedFeatures, open_pack
+from corpora.layout import Files, Partition, find_partition
+from corpora.packing import MappedFeatures, open_pack
+from utils.augment import Augmentation
+from utils.errors import BadFile, UserError
+from utils.features import FeatureFormat
+from utils.sampler import BucketSampler, Item
 from utils.vocabulary import PAD, encode
 
 FRAMES_PER_SECOND = 100
@@ -104,7 +104,7 @@ def load_corpus(
     feature_format: what the model expects; None: inferred from the files.
     character_limit: how many characters can be aligned to that many frames.
     cache: ram: features stay in memory; off: they are read again for every batch; mmap: they are packed once into
-    `cache_folder` and mapped (utils/packing.py).   half: what is kept is kept in 16 bits.
+    `cache_folder` and mapped (corpora/packing.py).   half: what is kept is kept in 16 bits.
     report: file that gets the whole list of findings.
     Raises BadCorpus with the findings, or drops those utterances with `skip_bad`; says in one line what was found.
     """

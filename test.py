@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from config import TUNED, Config, check_data_root, command_parser, parse_decoding_arguments
+from corpora.layout import find_partition
 from dataset import load_corpus
 from decoding.kept import KeptTexts
 from decoding.language_model import load_language_model
@@ -24,15 +25,15 @@ from decoding.recogniser import Recogniser
 from decoding.recordings import draw_recordings, transcribe_recordings
 from decoding.transcribe import DecodingOptions, transcribe
 from models.las import LAS
+from report.build import write_report
 from utils.checkpoint import load_for_recordings, load_models
-from utils.corpus import find_partition
+from utils.cli import run_command
 from utils.device import choose_device, choose_precision
 from utils.distributed import Team, assemble
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 from utils.files import replacing
-from utils.logs import make_logger, silence
+from utils.logging import make_logger, silence
 from utils.metrics import score
-from utils.report import write_report
 
 NO_RECIPE = """{}: how features are computed from speech is not known to this checkpoint, so it cannot hear recordings.
 Expected one that was trained on a corpus made by python -m corpora.librispeech, corpora.folder or corpora.demo, whose

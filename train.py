@@ -22,28 +22,26 @@ from config import Config, command_parser, flatten, load_config, to_yaml
 from dataset import Batch, Corpus, FeatureDataset, is_cepstral, load_labelled, make_loader
 from models.las import LAS
 from models.listener import Listener
+from report.attention_maps import draw_epoch, picture_of
+from report.build import report_epoch
+from training.diagnosis import PATIENCE, diagnose
+from training.evaluate import evaluate, utterances_to_show
+from training.progress import EpochSums, Pace, describe_device, describe_epoch, introduce
+from training.resume import check_same_run, load_last, start_from
+from training.schedules import ALIGNED, learning_rate, progress, teacher_forcing_rate, time_is_up
+from training.step import Learner
+from training.wandb_tracker import Tracker
 from utils.augment import Augmentation
-from utils.buckets import BucketSampler
 from utils.checkpoint import differences, feature_differences, recipe_of, save_checkpoint
-from utils.device import choose_device, choose_precision
-from utils.diagnosis import PATIENCE, diagnose
+from utils.cli import StopRequest, run_command
+from utils.device import choose_device, choose_precision, environment
 from utils.distributed import Team, assemble
-from utils.environment import environment
-from utils.epoch import EpochSums
-from utils.errors import UserError, run_command
-from utils.evaluation import evaluate, utterances_to_show
+from utils.errors import Stopped, UserError
+from utils.features import recipe_to_train_on
 from utils.files import replacing
-from utils.learner import Learner
-from utils.logs import make_logger, silence
+from utils.logging import make_logger, silence
 from utils.metrics import best_epoch
-from utils.recipe import recipe_to_train_on
-from utils.report import report_epoch
-from utils.resume import check_same_run, load_last, start_from
-from utils.schedules import ALIGNED, learning_rate, progress, teacher_forcing_rate, time_is_up
-from utils.stopping import Stopped, StopRequest
-from utils.summary import Pace, describe_device, describe_epoch, introduce
-from utils.tracking import Tracker
-from utils.visualization import draw_epoch, picture_of
+from utils.sampler import BucketSampler
 from utils.vocabulary import VOCABULARY
 
 BAR = "{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"  # 80 columns: no rate

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from config import TUNED, Config, check_data_root, command_parser, parse_decoding_arguments, to_yaml
+from corpora.checks import read_transcript
+from corpora.layout import find_partition
 from dataset import Corpus, load_corpus
 from decoding.beam_search import Hypothesis, beam_search
 from decoding.language_model import MAX_ORDER, save_language_model, train_language_model
@@ -27,10 +29,10 @@ from decoding.recogniser import Heard, Recogniser
 from decoding.rescoring import Evidence, Weights, combine, weigh
 from decoding.transcribe import DecodingOptions, for_all, transcribe
 from utils.checkpoint import load_models
-from utils.corpus import BadFile, find_partition, read_transcript
+from utils.cli import run_command
 from utils.device import choose_device, choose_precision
-from utils.errors import UserError, run_command
-from utils.logs import make_logger
+from utils.errors import BadFile, UserError
+from utils.logging import make_logger
 from utils.metrics import score
 from utils.vocabulary import decode, spellable
 

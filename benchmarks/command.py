@@ -14,8 +14,7 @@ from benchmarks.measure import Range
 from benchmarks.shapes import Shape, parse_shape
 from benchmarks.speechbrain_las import why_missing
 from config import Config, load_config
-from utils.device import choose_device
-from utils.environment import environment
+from utils.device import choose_device, environment
 from utils.errors import UserError
 
 HOME = Path(__file__).parents[1]

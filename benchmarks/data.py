@@ -25,12 +25,13 @@ from benchmarks.measure import Contestant, interleave, now, ratios, spread
 from benchmarks.shapes import Epoch, Shape, draw_lengths
 from benchmarks.trainees import make_model, training_step
 from config import Data
+from corpora.layout import find_partition
 from dataset import FeatureDataset, is_cepstral, load_corpus, make_loader
 from utils.augment import Augmentation
-from utils.buckets import BucketSampler
-from utils.corpus import find_partition
+from utils.cli import run_command
 from utils.device import choose_precision
-from utils.errors import UserError, run_command
+from utils.errors import UserError
+from utils.sampler import BucketSampler
 from utils.vocabulary import CHARACTERS
 
 WORKERS = (0, 2)

@@ -44,7 +44,8 @@ from benchmarks.measure import Contestant, Record, interleave, ratios, spread
 from dataset import FRAMES_PER_SECOND
 from models.las import LAS
 from utils.checkpoint import load_models
-from utils.errors import UserError, run_command
+from utils.cli import run_command
+from utils.errors import UserError
 
 NAMES = tuple(kind + ctc for kind in ("project", "textbook", "speechbrain") for ctc in ("", "-ctc"))
 CTC_WEIGHT = 0.3  # where the configuration has none

@@ -10,13 +10,14 @@ from torch import Tensor
 from benchmarks.shapes import Epoch, Shape, draw_lengths
 from benchmarks.speechbrain_las import SpeechBrainLAS, speechbrain_search
 from benchmarks.textbook_beam import textbook_beam
+from corpora.layout import find_partition
 from dataset import FeatureDataset, collate, load_corpus
 from decoding.beam_search import beam_search
 from decoding.recogniser import Recogniser, character_limits
 from decoding.transcribe import fill_batches, frames_to_spare
 from models.las import LAS
-from utils.buckets import BucketSampler
-from utils.corpus import FeatureFormat, find_partition
+from utils.features import FeatureFormat
+from utils.sampler import BucketSampler
 from utils.vocabulary import EOS, VOCABULARY
 
 # A Speller of random weights repeats one character. Its weights times this spell varied texts; with recurrent weights

@@ -26,8 +26,9 @@ from benchmarks.growth import parse_sizes
 from benchmarks.measure import resident
 from config import Config, load_config
 from train import Trainer
+from utils.cli import run_command
 from utils.distributed import SINGLE
-from utils.errors import UserError, run_command
+from utils.errors import UserError
 from utils.vocabulary import CHARACTERS
 
 TEMPLATES = 97  # a disk links a file to some tens of thousands of names

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from dataset import Batch, Utterance, collate
-from utils.buckets import BucketSampler
 from utils.errors import UserError
+from utils.sampler import BucketSampler
 from utils.vocabulary import EOS, SOS, VOCABULARY
 
 FIXED_UTTERANCES = 64  # batches of a fixed shape are all alike: a few will do

@@ -49,8 +49,8 @@ from benchmarks.trainees import (
     settings_of,
     training_step,
 )
+from utils.cli import run_command
 from utils.device import choose_precision
-from utils.errors import run_command
 from utils.vocabulary import VOCABULARY
 
 ALONE = {"listener": listener_step, "lstms": lstms_step}

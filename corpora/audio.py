@@ -12,9 +12,8 @@ import soundfile
 import torch
 import torchaudio
 
-from utils.corpus import BadFile
-from utils.errors import UserError
-from utils.recipe import Recipe
+from utils.errors import BadFile, UserError
+from utils.features import Recipe
 
 AUDIO = (".flac", ".wav", ".mp3", ".ogg")
 FLOOR = 1e-6  # energy of silence: keeps the logarithm finite

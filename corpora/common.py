@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils.audio import features_of, make_recipe, read_speech
-from utils.checks import LISTED, first_findings
-from utils.corpus import BadFile, read_transcript
-from utils.errors import UserError
+from corpora.audio import features_of, make_recipe, read_speech
+from corpora.checks import LISTED, first_findings, read_transcript
+from utils.errors import BadFile, UserError
+from utils.features import Recipe, keep_recipe
 from utils.files import replacing
-from utils.recipe import Recipe, keep_recipe
 from utils.vocabulary import spellable, unspellable
 
 

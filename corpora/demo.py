@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.audio import features_of, resample
-from utils.errors import UserError, run_command
-from utils.recipe import Recipe, keep_recipe
+from corpora.audio import features_of, resample
+from utils.cli import run_command
+from utils.errors import UserError
+from utils.features import Recipe, keep_recipe
 
 SIZES = {"train": 1600, "dev": 100, "test": 100}
 SMALLEST = 16

@@ -10,8 +10,9 @@ are left out, so write numbers as words. What is there already is not made again
 import re
 from pathlib import Path
 
-from corpora.making import Found, Utterance, make_corpus, maker_parser, parse_maker_arguments
-from utils.errors import UserError, run_command
+from corpora.common import Found, Utterance, make_corpus, maker_parser, parse_maker_arguments
+from utils.cli import run_command
+from utils.errors import UserError
 
 
 def find_utterances(audio: Path, table: Path, name: str) -> Found:

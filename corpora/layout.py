@@ -5,16 +5,14 @@ A partition is a folder of feature files and, except for the test set, a folder 
 
 import csv
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from utils.errors import UserError
-from utils.vocabulary import CHARACTERS
 
-READERS = 16  # threads that read files: a network disk answers slowly, but many at a time
 DOWNLOAD = """\
 To get the competition's data (kaggle.com account with the competition joined, API token in place):
     pip install kaggle
@@ -40,23 +38,6 @@ LAYOUTS = (
     Layout("S22", "mfcc", "transcript", "id,label"),
     Layout("F24", "fbank", "text"),
 )
-
-
-@dataclass(frozen=True)
-class FeatureFormat:
-    """What a model must know of its features; it travels in the checkpoint."""
-
-    dim: int
-    time_first: bool  # stored as (T, D); else as (D, T), the way F24 ships them
-    normalize: str  # none, mean, mean_variance
-
-
-class BadFile(Exception):
-    """A file that cannot be used: what was found, what was expected."""
-
-    def __init__(self, found: str, expected: str):
-        super().__init__(f"found {found}, expected {expected}")
-        self.found, self.expected = found, expected
 
 
 class Files(Sequence[Path]):
@@ -102,55 +83,6 @@ class Partition:
     features: Files
     transcripts: Files | None
     orphans: Files
-
-
-@dataclass
-class Record:
-    """One utterance as read: what could be read of it, and what is wrong with it, a line a finding."""
-
-    features: np.ndarray | None = None  # 2-D, as stored; None where they are not kept
-    shape: tuple[int, int] | None = None
-    text: str | None = None
-    findings: list[str] = field(default_factory=list)
-
-    def complain(self, path: Path, found: str, expected: str) -> None:
-        self.findings.append(complaint(path, found, expected))
-
-
-def complaint(path: Path, found: str, expected: str) -> str:
-    """A line of a report."""
-    return f"  {str(path)!r}: found {found}; expected {expected}"
-
-
-@dataclass
-class Contents:
-    """What was read of many utterances, without their features, in little memory."""
-
-    shapes: np.ndarray  # (N, 2) int64, as stored; 0 where they could not be read
-    texts: list[str]  # empty where there is none that could be read
-    findings: dict[int, list[str]]  # by utterance
-
-    @classmethod
-    def of(cls, records: Iterable[Record]) -> "Contents":
-        shapes, texts, findings = [], [], {}
-        for index, record in enumerate(records):
-            shapes.append(record.shape or (0, 0))
-            texts.append(record.text or "")
-            if record.findings:
-                findings[index] = record.findings
-        return cls(np.array(shapes, dtype=np.int64).reshape(-1, 2), texts, findings)
-
-    def __add__(self, other: "Contents") -> "Contents":
-        findings = self.findings | {len(self.texts) + index: lines for index, lines in other.findings.items()}
-        return Contents(np.concatenate([self.shapes, other.shapes]), self.texts + other.texts, findings)
-
-    @property
-    def readable(self) -> np.ndarray:
-        """(N,) whether features could be read."""
-        return self.shapes.any(axis=1)
-
-    def add(self, index: int, finding: str) -> None:
-        self.findings.setdefault(index, []).append(finding)
 
 
 def detect_layout(root: Path) -> Layout:
@@ -208,84 +140,3 @@ def _test_order(folder: Path, names: list[str]) -> list[str]:
         differ = ", ".join(sorted(set(order) ^ set(names))[:5]) or "a file named twice"
         raise UserError(f"{path}: its files are not those of {folder / 'mfcc'}: {differ}")
     return order
-
-
-def _load(path: Path) -> np.ndarray:
-    """One .npy array. Nothing is unpickled, and no more memory is taken than the file has bytes."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise BadFile("no file", "one of the same name as its pair") from None
-    except EOFError:
-        raise BadFile("an empty file", "a .npy array") from None
-    except Exception as error:  # a damaged header can fail in any way; none of them runs code
-        reason = " ".join(str(error).split())
-        if "Python objects" in reason or "object arrays" in reason:
-            raise BadFile("an object array (pickled)", "a plain array; pickles can run code and are not read") from None
-        if "pickled" in reason or "magic" in reason:
-            raise BadFile("something that is not a .npy file", "a .npy array") from None
-        if "mmap length" in reason or "memory map" in reason:
-            raise BadFile("a truncated file", "as many bytes as its header promises") from None
-        raise BadFile(f"an unreadable file ({reason[:100]})", "a .npy array") from None
-    if not isinstance(array, np.ndarray):
-        raise BadFile("a .npz archive", "a .npy array")
-    return array
-
-
-def read_features(path: Path) -> np.ndarray:
-    """A feature file as it is stored: 2-D, float32. Raises BadFile."""
-    array = _load(path)
-    if array.ndim != 2 or array.dtype.kind not in "fiu":
-        raise BadFile(f"a {array.ndim}-D array of {array.dtype}", "a 2-D array of numbers, frames by dimensions")
-    if array.size == 0:
-        raise BadFile(f"an empty array {array.shape}", "at least one frame")
-    return np.array(array, dtype=np.float32)
-
-
-def read_transcript(path: Path) -> str:
-    """A transcript file as text, `<sos>` and `<eos>` taken off where they are. Raises BadFile."""
-    array = _load(path)
-    if array.ndim != 1 or array.dtype.kind != "U":
-        raise BadFile(f"a {array.ndim}-D array of {array.dtype}", "a 1-D array of text, one token an element")
-    try:
-        tokens = array.tolist()
-    except (SystemError, ValueError):  # numpy does not check what it reads as letters
-        raise BadFile("letters that no alphabet has", "<sos>, A-Z, ', space, <eos>, in upper case") from None
-    if tokens and tokens[0] == "<sos>":
-        tokens = tokens[1:]
-    if tokens and tokens[-1] == "<eos>":
-        tokens = tokens[:-1]
-    unknown = sorted({token for token in tokens if len(token) != 1 or token not in CHARACTERS})
-    if unknown:
-        shown = ", ".join(repr(token) for token in unknown[:8])
-        raise BadFile(f"outside the vocabulary: {shown}", "<sos>, A-Z, ', space, <eos>, in upper case")
-    if not tokens:
-        raise BadFile("an empty transcript", "at least one character")
-    return "".join(tokens)
-
-
-def read_utterance(features: Path, transcript: Path | None) -> Record:
-    """A pair of files, or features alone, each checked by itself."""
-    record = Record()
-    try:
-        array = read_features(features)
-        record.features, record.shape = array, array.shape
-        bad = np.argwhere(~np.isfinite(array))
-        if len(bad):
-            row, column = bad[0]
-            found = f"{array[row, column]} at [{row}, {column}] ({len(bad)} values not finite)"
-            record.complain(features, found, "finite numbers")
-    except BadFile as bad:
-        record.complain(features, bad.found, bad.expected)
-    if transcript is not None:
-        try:
-            record.text = read_transcript(transcript)
-        except BadFile as bad:
-            record.complain(transcript, bad.found, bad.expected)
-    return record
-
-
-def has_boundaries(path: Path) -> bool:
-    """Whether a (readable) transcript is stored with `<sos>` and `<eos>`."""
-    array = _load(path)
-    return array.size > 0 and str(array.reshape(-1)[0]) == "<sos>"

@@ -10,10 +10,11 @@ What is there already is not made again, so an interrupted run goes on where it 
 
 from pathlib import Path
 
+from corpora.audio import AUDIO
+from corpora.common import Found, Utterance, make_corpus, maker_parser, parse_maker_arguments
 from corpora.download import CHECKSUMS, download
-from corpora.making import Found, Utterance, make_corpus, maker_parser, parse_maker_arguments
-from utils.audio import AUDIO
-from utils.errors import UserError, run_command
+from utils.cli import run_command
+from utils.errors import UserError
 
 
 def find_utterances(folder: Path) -> Found:

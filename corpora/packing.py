@@ -18,7 +18,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from utils.corpus import READERS, Contents, Files, Partition, Record, read_utterance
+from corpora.checks import READERS, Contents, Record, read_utterance
+from corpora.layout import Files, Partition
 from utils.errors import UserError
 
 VERSION = 2  # of the pack's format

@@ -8,18 +8,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from corpora.audio import LONGEST, cut_at_pauses, features_of, read_speech
 from dataset import Corpus, FeatureDataset
 from decoding.recogniser import Recogniser
 from decoding.transcribe import DecodingOptions, transcribe
 from models.las import LAS
-from utils.audio import LONGEST, cut_at_pauses, features_of, read_speech
-from utils.buckets import Item
+from report.timeline import save_timeline
 from utils.checkpoint import Loaded
-from utils.corpus import BadFile
 from utils.distributed import SINGLE, Team
-from utils.errors import UserError
-from utils.recipe import Recipe
-from utils.timeline import save_timeline
+from utils.errors import BadFile, UserError
+from utils.features import Recipe
+from utils.sampler import Item
 from utils.vocabulary import encode
 
 SHORTEST = 2.0  # seconds of the longest piece, whatever models are used to

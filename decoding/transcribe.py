@@ -13,10 +13,10 @@ from decoding.greedy import greedy_search
 from decoding.kept import KeptTexts
 from decoding.rank import RANKERS
 from decoding.recogniser import Heard, Recogniser, character_limits
-from utils.buckets import Item
 from utils.device import is_out_of_memory, memory_to_spare
 from utils.distributed import SINGLE, Team
 from utils.errors import UserError
+from utils.sampler import Item
 from utils.vocabulary import decode
 
 BYTES = 2000  # memory that a frame of a hypothesis takes at most: mostly attention, at a quarter of the frame rate

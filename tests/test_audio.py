@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from utils.audio import cut_at_pauses, features_of, loudness, make_recipe, read_speech, resample
-from utils.corpus import BadFile
-from utils.errors import UserError
-from utils.recipe import Recipe
+from corpora.audio import cut_at_pauses, features_of, loudness, make_recipe, read_speech, resample
+from utils.errors import BadFile, UserError
+from utils.features import Recipe
 
 RATE = Recipe.rate
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from utils.average import weight_average
+from training.step import weight_average
 
 
 @pytest.mark.parametrize("horizon", [0, 5, 200])

@@ -25,7 +25,8 @@ from decoding.beam_search import beam_search
 from decoding.recogniser import Recogniser
 from models.las import LAS
 from tests.conftest import SMALL
-from utils.errors import UserError, run_command
+from utils.cli import run_command
+from utils.errors import UserError
 from utils.vocabulary import EOS, SOS, VOCABULARY
 
 CPU, V = torch.device("cpu"), len(VOCABULARY)

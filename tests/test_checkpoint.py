@@ -3,9 +3,9 @@ import pickle
 import pytest
 import torch
 
+from training.resume import STATE, load_last, start_from
 from utils.checkpoint import load_checkpoint, load_models, model_from, previous, save_checkpoint
 from utils.errors import UserError
-from utils.resume import STATE, load_last, start_from
 from utils.vocabulary import VOCABULARY
 
 

@@ -17,12 +17,12 @@ import torch
 from matplotlib.image import imread
 
 from config import load_config, parse_yaml
+from report.build import gather
 from tests.conftest import SMALL, draw_text, make_toy_corpus, speak, write_utterance
 from train import Trainer
 from utils.checkpoint import load_checkpoint
 from utils.distributed import SINGLE
 from utils.errors import UserError
-from utils.report import gather
 
 HOME = Path(__file__).parents[1]
 ENVIRONMENT = {"OMP_NUM_THREADS": "2", **os.environ}  # as many threads in every run: sums depend on how they are split

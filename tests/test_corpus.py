@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from corpora.checks import read_features, read_transcript
+from corpora.layout import find_partition
 from dataset import load_corpus
 from tests.conftest import write_utterance
-from utils.corpus import BadFile, find_partition, read_features, read_transcript
-from utils.errors import UserError
+from utils.errors import BadFile, UserError
 
 
 def describe(root, partition: str) -> str:

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from corpora.layout import find_partition
 from dataset import FeatureDataset, collate, is_cepstral, load_corpus, make_loader, normalize
 from tests.conftest import write_utterance
 from utils.augment import Augmentation
-from utils.buckets import BucketSampler, Item
-from utils.corpus import find_partition
 from utils.errors import UserError
+from utils.sampler import BucketSampler, Item
 from utils.vocabulary import EOS, PAD, SOS
 
 CPU = torch.device("cpu")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from corpora.demo import ACCENTS, FEATURES, VOICES, Synthesiser, make_corpus, make_sentences
+from corpora.layout import find_partition
 from dataset import load_corpus
-from utils.corpus import find_partition
-from utils.recipe import read_recipe
+from utils.features import read_recipe
 
 SIZES = {"train": 12, "dev": 4, "test": 4}
 

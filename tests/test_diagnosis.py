@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dataset import FeatureDataset, load_labelled, make_loader
-from utils.buckets import BucketSampler
-from utils.diagnosis import diagnose
-from utils.evaluation import evaluate
+from training.diagnosis import diagnose
+from training.evaluate import evaluate
+from utils.sampler import BucketSampler
 from utils.vocabulary import EOS, VOCABULARY, encode
 
 CPU = torch.device("cpu")

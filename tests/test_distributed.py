@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from tests.conftest import SMALL
-from utils.buckets import BucketSampler
 from utils.checkpoint import load_checkpoint
+from utils.sampler import BucketSampler
 
 HOME = Path(__file__).parents[1]
 # Dropout would draw other masks for a share of a batch than for the whole of it.
@@ -96,7 +96,7 @@ def test_a_batch_too_small_to_share_is_refused(runs):
 # The process of rank 1 kills itself at its 17th batch, the first time it is started.
 KILLED = """
 import os, runpy, signal, sys
-from utils.learner import Learner
+from training.step import Learner
 step, calls = Learner.step, []
 def counted(*arguments):
     calls.append(1)

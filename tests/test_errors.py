@@ -2,8 +2,8 @@ import errno
 
 import pytest
 
-from utils.errors import UserError, run_command
-from utils.stopping import Stopped
+from utils.cli import run_command
+from utils.errors import Stopped, UserError
 
 
 @pytest.mark.parametrize(

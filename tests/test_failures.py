@@ -15,7 +15,7 @@ HOME = Path(__file__).parents[1]
 # train.py, with something done by its process before the 17th batch, the fifth of the second epoch.
 BREAKING = """
 import multiprocessing, os, runpy, signal, subprocess, sys
-from utils.learner import Learner
+from training.step import Learner
 step, calls, folder = Learner.step, [], os.environ["FOLDER"]
 def counted(*arguments):
     calls.append(1)

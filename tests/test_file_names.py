@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from corpora.layout import find_partition
 from dataset import load_corpus
+from report.attention_maps import AttentionMap, save_attention_maps
 from tests.conftest import SMALL, draw_text, make_toy_corpus, speak, write_utterance
-from utils.corpus import find_partition
-from utils.logs import make_logger
-from utils.visualization import AttentionMap, save_attention_maps
+from utils.logging import make_logger
 
 HOME = Path(__file__).parents[1]
 NAMES = ["with space", "ünïcödé 语音", "new\nline", "-rf", "a,b", 'quote"s', "per%cent", "dots.in.it", "$x_{ $"]

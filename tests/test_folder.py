@@ -9,10 +9,10 @@ import pytest
 import soundfile
 
 from corpora.folder import find_utterances
+from corpora.layout import find_partition
 from dataset import load_corpus
-from utils.corpus import find_partition
 from utils.errors import UserError
-from utils.recipe import read_recipe
+from utils.features import read_recipe
 
 HOME = Path(__file__).parents[1]
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config import known_keys, load_config
+from corpora.checks import read_utterance
 from tests.conftest import speak
 from utils.checkpoint import load_checkpoint, load_models, save_checkpoint
-from utils.corpus import read_utterance
 from utils.errors import UserError
 from utils.vocabulary import VOCABULARY
 

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from corpora.audio import make_recipe
+from corpora.checks import read_transcript
+from corpora.common import make_corpus
+from corpora.layout import find_partition
 from corpora.librispeech import find_partitions
-from corpora.making import make_corpus
 from dataset import load_corpus
-from utils.audio import make_recipe
-from utils.corpus import find_partition, read_transcript
 from utils.errors import UserError
-from utils.recipe import Recipe, read_recipe
+from utils.features import Recipe, read_recipe
 
 HOME = Path(__file__).parents[1]
 TEXTS = {"84-121-0000": "IT'S A CAT", "84-121-0001": "A DOG", "84-122-0000": "TWO CATS", "84-122-0001": "GOOD"}

@@ -19,8 +19,9 @@ import sys
 from pathlib import Path
 from tqdm import tqdm
 from train import BAR
-from utils.errors import UserError, run_command
-from utils.logs import make_logger
+from utils.cli import run_command
+from utils.errors import UserError
+from utils.logging import make_logger
 say = make_logger(Path(sys.argv[1])).info
 for index in (bar := tqdm(range(30), "epoch 1/1", bar_format=BAR, dynamic_ncols=True, leave=False, disable=None)):
     bar.set_postfix_str("loss 1.234, distance 12.34, lr 1.0e-03, tf 1.00, |g| 1.23, 123.4 utt/s, waiting 100%")

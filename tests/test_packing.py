@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.measure import resident
+from corpora.layout import find_partition
 from dataset import BadCorpus, load_corpus
 from tests.conftest import make_toy_corpus, write_utterance
-from utils.corpus import find_partition
 from utils.errors import UserError
 
 

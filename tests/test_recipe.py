@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from utils.errors import UserError
-from utils.recipe import FILE, Recipe, keep_recipe, parse_recipe, read_recipe, recipe_to_train_on
+from utils.features import FILE, Recipe, keep_recipe, parse_recipe, read_recipe, recipe_to_train_on
 
 
 def test_kept_beside_the_corpus_and_refused_where_it_is_another(tmp_path):

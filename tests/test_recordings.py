@@ -16,19 +16,18 @@ import torch
 from matplotlib.image import imread
 
 from config import load_config
+from corpora.audio import resample
+from corpora.common import make_corpus
 from corpora.folder import find_utterances
-from corpora.making import make_corpus
 from decoding.recogniser import Recogniser
 from decoding.recordings import Recording, draw_recordings, monotone_path, time_words, transcribe_recordings
 from decoding.transcribe import DecodingOptions
 from tests.conftest import SMALL, draw_text
 from train import Trainer, train
-from utils.audio import resample
 from utils.checkpoint import Loaded, load_checkpoint, load_for_recordings, save_checkpoint
-from utils.corpus import FeatureFormat
 from utils.distributed import SINGLE
 from utils.errors import UserError
-from utils.recipe import Recipe
+from utils.features import FeatureFormat, Recipe
 
 HOME = Path(__file__).parents[1]
 RATE = Recipe.rate

@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils import report
+from report.attention_maps import AttentionMap, keep_maps, kept_maps
+from report.build import differences, fill_page, gather, report_epoch, write_report
 from utils.errors import UserError
-from utils.kept_maps import keep_maps, kept_maps
-from utils.report import differences, fill_page, gather, report_epoch, write_report
-from utils.visualization import AttentionMap
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
 

@@ -1,7 +1,7 @@
 import pytest
 
 from config import DEFAULTS, load_config
-from utils.schedules import learning_rate, progress, teacher_forcing_rate, time_is_up
+from training.schedules import learning_rate, progress, teacher_forcing_rate, time_is_up
 
 
 def test_the_seeds_teacher_forcing():

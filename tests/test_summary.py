@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from dataset import load_labelled
-from utils import summary
-from utils.summary import Pace, describe_device, duration, introduce, memory_used
+from training.progress import Pace, describe_device, duration, introduce, memory_used
 
 CPU = torch.device("cpu")
 

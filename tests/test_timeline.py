@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib.image import imread
 
-from utils.recipe import Recipe
-from utils.timeline import save_timeline
+from report.timeline import save_timeline
+from utils.features import Recipe
 
 
 def test_what_happens_at_one_time_stands_in_one_column(tmp_path):

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from report.attention_maps import AttentionMap, picture_of, save_attention_maps
 from tests.conftest import SMALL
+from training.wandb_history import read_records, what_was_logged
+from training.wandb_tracker import Tracker, logged_in
 from utils.checkpoint import load_checkpoint
-from utils.tracking import Tracker, logged_in
-from utils.visualization import AttentionMap, picture_of, save_attention_maps
-from utils.wandb_files import read_records, what_was_logged
 
 HOME = Path(__file__).parents[1]
 PREDICTIONS = [("u", "A", "B", 1)]

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 import decoding.transcribe
+from corpora.layout import find_partition
 from dataset import load_corpus
 from decoding.recogniser import Recogniser
 from decoding.transcribe import DecodingOptions, fill_batches, transcribe
-from utils.corpus import find_partition
 from utils.errors import UserError
 
 CPU = torch.device("cpu")

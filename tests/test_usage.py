@@ -1,7 +1,7 @@
 import re
 
 from config import DEFAULTS, known_keys
-from utils.usage import describe_command, describe_keys
+from utils.cli import describe_command, describe_keys
 
 
 def test_every_key_is_described():

@@ -1,7 +1,7 @@
 import numpy as np
 from matplotlib.image import imread
 
-from utils.visualization import AttentionMap, save_attention_maps, save_first_and_best
+from report.attention_maps import AttentionMap, save_attention_maps, save_first_and_best
 
 
 def make_map(weights) -> AttentionMap:

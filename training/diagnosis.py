@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from utils.schedules import ALIGNED
+from training.schedules import ALIGNED
 
 PATIENCE = 8  # epochs that train the Speller between looks
 FLAT = 0.2  # sharpness below which attention is on no place in particular

@@ -13,9 +13,9 @@ from dataset import FRAMES_PER_SECOND, Corpus
 from decoding.greedy import ctc_greedy, greedy_search
 from decoding.recogniser import Recogniser, character_limits
 from models.las import LAS, las_loss
+from report.attention_maps import AttentionMap
 from utils.distributed import SINGLE, Team
 from utils.metrics import coverage, monotonicity, repetition, score, sharpness
-from utils.visualization import AttentionMap
 from utils.vocabulary import decode
 
 MAPS = 3  # utterances drawn every epoch

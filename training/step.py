@@ -3,12 +3,12 @@
 from contextlib import nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from dataset import Batch
 from models.las import LAS, las_loss, off_diagonal
-from utils.average import weight_average
 from utils.device import is_out_of_memory
 from utils.distributed import Team
 from utils.errors import UserError
@@ -117,3 +117,16 @@ class Learner:
         self.average.n_averaged.fill_(state["averaged_steps"])
         self.model.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def weight_average(model: nn.Module, horizon: float) -> AveragedModel:
+    """An exponential moving average over about `horizon` optimiser steps (Polyak and Juditsky 1992); 0: the last alone.
+
+    In the beginning it reaches less far back, over about a tenth of the steps so far.
+    """
+
+    def average(means: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
+        share = max(1 / max(1.0, horizon), 9 / (10 + int(steps)))
+        torch._foreach_lerp_(means, weights, share)
+
+    return AveragedModel(model, multi_avg_fn=average)

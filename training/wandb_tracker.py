@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
-from utils.wandb_files import what_was_logged
+from training.wandb_history import what_was_logged
 
 INIT_TIMEOUT = 30  # seconds to wait for a server before going on offline
 FLUSH_SECONDS = 1.0  # what a killed run loses of its file; wandb's own 15 s are several epochs of a small run

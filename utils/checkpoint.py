@@ -9,10 +9,9 @@ from typing import NamedTuple
 import torch
 
 from models.las import LAS
-from utils.corpus import FeatureFormat
 from utils.errors import UserError
+from utils.features import FeatureFormat, Recipe, parse_recipe
 from utils.files import replacing
-from utils.recipe import Recipe, parse_recipe
 from utils.vocabulary import VOCABULARY
 
 CONTENT = {"model": dict, "model_settings": dict, "features": dict, "vocabulary": list, "epoch": int}

@@ -103,3 +103,12 @@ def recipe_to_train_on(root: str | Path, dim: int, before: Recipe | None) -> Rec
     if recipe and before and recipe != before:
         raise UserError(f"{path}: found {recipe}, expected {before}, which the run was trained on so far")
     return recipe or before
+
+
+@dataclass(frozen=True)
+class FeatureFormat:
+    """What a model must know of its features; it travels in the checkpoint."""
+
+    dim: int
+    time_first: bool  # stored as (T, D); else as (D, T), the way F24 ships them
+    normalize: str  # none, mean, mean_variance

@@ -1,6 +1,6 @@
 """A run's report: runs/NAME/report.html, one file that opens from disk and needs no network.
 
-python -m utils.report runs/NAME                 # draws it again, from what is in the folder
+python -m report.build runs/NAME                 # draws it again, from what is in the folder
 """
 
 import argparse
@@ -16,13 +16,13 @@ import Levenshtein
 import pandas as pd
 import yaml
 
-from utils.diagnosis import PATIENCE, diagnose
-from utils.errors import UserError, run_command
+from report.attention_maps import AttentionMap, keep_maps, kept_maps
+from training.diagnosis import PATIENCE, diagnose
+from training.schedules import ALIGNED
+from utils.cli import run_command
+from utils.errors import UserError
 from utils.files import replacing
-from utils.kept_maps import keep_maps, kept_maps
 from utils.metrics import best_epoch, score
-from utils.schedules import ALIGNED
-from utils.visualization import AttentionMap
 
 PAGE = Path(__file__).parent / "page"
 SCRIPTS = ("base.js", "curves.js", "maps.js", "texts.js", "errors.js", "overview.js")

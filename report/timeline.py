@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from utils.recipe import Recipe
+from utils.features import Recipe
 
 INCHES_PER_SECOND, NARROWEST, WIDEST = 1.1, 7.0, 22.0
 INCHES_PER_CHARACTER, LOWEST, HIGHEST = 0.06, 2.5, 9.0
