@@ -19,10 +19,10 @@ import torch
 from config import TUNED, Config, check_data_root, command_parser, parse_decoding_arguments
 from corpora.layout import find_partition
 from dataset import load_corpus
-from decoding.kept import KeptTexts
 from decoding.language_model import load_language_model
 from decoding.recogniser import Recogniser
 from decoding.recordings import draw_recordings, transcribe_recordings
+from decoding.resume import KeptTexts
 from decoding.transcribe import DecodingOptions, transcribe
 from models.las import LAS
 from report.build import write_report

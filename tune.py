@@ -24,7 +24,7 @@ from corpora.layout import find_partition
 from dataset import Corpus, load_corpus
 from decoding.beam_search import Hypothesis, beam_search
 from decoding.language_model import MAX_ORDER, save_language_model, train_language_model
-from decoding.rank import RANKERS
+from decoding.ranking import RANKERS
 from decoding.recogniser import Heard, Recogniser
 from decoding.rescoring import Evidence, Weights, combine, weigh
 from decoding.transcribe import DecodingOptions, for_all, transcribe

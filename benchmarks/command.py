@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from benchmarks.measure import Range
+from benchmarks.reference.speechbrain_las import why_missing
 from benchmarks.shapes import Shape, parse_shape
-from benchmarks.speechbrain_las import why_missing
 from config import Config, load_config
 from utils.device import choose_device, environment
 from utils.errors import UserError

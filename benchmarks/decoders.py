@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks.reference.speechbrain_las import SpeechBrainLAS, speechbrain_search
+from benchmarks.reference.textbook_beam import textbook_beam
 from benchmarks.shapes import Epoch, Shape, draw_lengths
-from benchmarks.speechbrain_las import SpeechBrainLAS, speechbrain_search
-from benchmarks.textbook_beam import textbook_beam
 from corpora.layout import find_partition
 from dataset import FeatureDataset, collate, load_corpus
 from decoding.beam_search import beam_search

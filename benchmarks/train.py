@@ -11,7 +11,7 @@ with `--same-precision`:
 
     project      this project as configured
     other        the same sizes with the other setting of model.speller.input_feeding (false needs dot attention)
-    packed       benchmarks/textbook.py on packed sequences, random batches
+    packed       benchmarks/reference/textbook.py on packed sequences, random batches
     padded       the same without packing
     speechbrain  SpeechBrain's modules at about the same parameter count, bucketed batches as ours
     limit        the multiplications of our model alone, at true lengths and the best rate measured in this run
@@ -39,8 +39,8 @@ from benchmarks.flops import TRAINING, count_flops
 from benchmarks.gemm import gemm_contestant, median_rates
 from benchmarks.growth import draw_growth, measure_growth, parse_sizes
 from benchmarks.measure import Contestant, Record, interleave, ratios, spread
+from benchmarks.reference.speechbrain_las import count_parameters
 from benchmarks.shapes import Epoch, draw_lengths
-from benchmarks.speechbrain_las import count_parameters
 from benchmarks.trainees import (
     BATCHES,
     listener_step,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from benchmarks.speechbrain_las import SpeechBrainLAS
-from benchmarks.textbook import TextbookLAS
+from benchmarks.reference.speechbrain_las import SpeechBrainLAS
+from benchmarks.reference.textbook import TextbookLAS
 from dataset import Batch
 from models.las import LAS, las_loss
 from models.listener import Listener

@@ -10,9 +10,9 @@ from tqdm import tqdm
 from dataset import Batch, Corpus, FeatureDataset, make_loader
 from decoding.beam_search import beam_search
 from decoding.greedy import greedy_search
-from decoding.kept import KeptTexts
-from decoding.rank import RANKERS
+from decoding.ranking import RANKERS
 from decoding.recogniser import Heard, Recogniser, character_limits
+from decoding.resume import KeptTexts
 from utils.device import is_out_of_memory, memory_to_spare
 from utils.distributed import SINGLE, Team
 from utils.errors import UserError

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.blstm import length_mask
-from models.products import product
+from models.deferred_grad import product
 
 
 class Memory(NamedTuple):

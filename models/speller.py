@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.attention import Memory
-from models.products import LoopProducts, product
+from models.deferred_grad import LoopProducts, product
 
 State = tuple[Tensor, ...]  # tensors whose first dimension is the row, so that a beam re-orders them with one index
 

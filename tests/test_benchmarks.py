@@ -15,10 +15,10 @@ from benchmarks import data, decode, gemm, scale, train
 from benchmarks.decoders import random_model
 from benchmarks.flops import count_flops, lstm
 from benchmarks.measure import Contestant, interleave, ratios, spread
+from benchmarks.reference.speechbrain_las import count_parameters, why_missing
+from benchmarks.reference.textbook import TextbookLAS
+from benchmarks.reference.textbook_beam import textbook_beam
 from benchmarks.shapes import SHAPES, Epoch, draw_lengths, parse_shape
-from benchmarks.speechbrain_las import count_parameters, why_missing
-from benchmarks.textbook import TextbookLAS
-from benchmarks.textbook_beam import textbook_beam
 from benchmarks.trainees import make_model, training_step, with_feeding
 from config import load_config, to_yaml
 from decoding.beam_search import beam_search

@@ -201,11 +201,11 @@ def test_a_killed_decoding_goes_on(trained, tmp_path):
     assert not list(folder.glob("decoding-*.jsonl"))  # nothing stays behind
 
     code = (
-        "import sys, runpy; import decoding.kept; add, calls = decoding.kept.KeptTexts.add, []\n"
+        "import sys, runpy; import decoding.resume; add, calls = decoding.resume.KeptTexts.add, []\n"
         "def once(self, texts):\n"
         "    add(self, {name: text + 'X' for name, text in texts.items()})\n"
         "    raise KeyboardInterrupt\n"
-        "decoding.kept.KeptTexts.add = once; sys.argv = sys.argv[1:]; import utils.device\n"
+        "decoding.resume.KeptTexts.add = once; sys.argv = sys.argv[1:]; import utils.device\n"
         "import decoding.transcribe; decoding.transcribe.memory_to_spare = lambda device: 600_000\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )

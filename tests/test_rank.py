@@ -5,7 +5,7 @@ import Levenshtein
 import pytest
 
 from decoding.beam_search import Hypothesis
-from decoding.rank import RANKERS, likelihood, minimum_bayes_risk
+from decoding.ranking import RANKERS, likelihood, minimum_bayes_risk
 from utils.vocabulary import encode
 
 
