@@ -8,7 +8,7 @@ From features to hypotheses, all in float32 (test.py's Listener computes in bf16
 jointly with the CTC branch (-ctc):
 
     project      decoding/beam_search.py: all hypotheses of a batch at once
-    textbook     benchmarks/reference/textbook_beam.py: the same search, a hypothesis at a time; it must find the same ones
+    textbook     benchmarks/reference/textbook_beam.py: the same search, one hypothesis at a time, the same results
     speechbrain  SpeechBrain's S2SRNNBeamSearcher over a decoder of about the same parameter count
 
 Random weights never choose `<eos>`, so all contestants spell as many characters as the lengths drawn say. SpeechBrain's

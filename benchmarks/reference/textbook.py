@@ -1,7 +1,7 @@
 """Listen, Attend and Spell as a textbook writes it: the same layers and parameters as models/, none of its thrift.
 
 Written for the comparison and never trained. It differs from models/ in what costs time, not in what it computes: with
-the same weights, `packed` and without dropout, both give the same logits (tests/test_benchmarks.py).
+the same weights, `packed` and without dropout, both give the same logits (tests/benchmarks/test_benchmarks.py).
 
 - bidirectional `nn.LSTM` on a packed sequence (`packed`), or on the padded batch, where padding reaches real frames
 - a Python loop over characters that projects keys and values anew and calls the output layer at every step

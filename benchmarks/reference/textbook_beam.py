@@ -1,6 +1,6 @@
 """Beam search as a textbook writes it: one utterance, one hypothesis at a time, by the rules of decoding/beam_search.
 
-It finds the same hypotheses (tests/test_benchmarks.py), by a call of the Speller for each hypothesis and, jointly with
+It finds the same hypotheses (tests/benchmarks/), by a call of the Speller for each hypothesis and, jointly with
 CTC, by the recursion over time of Watanabe et al. 2017, algorithm 2, for each hypothesis.
 """
 

@@ -14,7 +14,7 @@ from dataset import load_corpus
 from utils.errors import UserError
 from utils.features import read_recipe
 
-HOME = Path(__file__).parents[1]
+HOME = Path(__file__).parents[2]
 
 
 def write(root, table):

@@ -13,7 +13,7 @@ from training.wandb_history import read_records, what_was_logged
 from training.wandb_tracker import Tracker, logged_in
 from utils.checkpoint import load_checkpoint
 
-HOME = Path(__file__).parents[1]
+HOME = Path(__file__).parents[2]
 PREDICTIONS = [("u", "A", "B", 1)]
 
 
@@ -133,7 +133,7 @@ def test_without_a_login_auto_works_offline(tmp_path):
 KILLED = """
 import os, signal, sys, time
 from pathlib import Path
-from tests.test_tracking import epochs, log, track
+from tests.training.test_wandb_tracker import epochs, log, track
 tracker = track(Path(sys.argv[1]), "offline", [])
 log(tracker, epochs(5)); log(tracker, epochs(5, 4))
 print(tracker.run_id, flush=True)

@@ -15,7 +15,7 @@ from tests.conftest import SMALL
 from utils.checkpoint import load_checkpoint
 from utils.sampler import BucketSampler
 
-HOME = Path(__file__).parents[1]
+HOME = Path(__file__).parents[2]
 # Dropout would draw other masks for a share of a batch than for the whole of it.
 STILL = [
     *SMALL,

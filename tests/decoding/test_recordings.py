@@ -29,7 +29,7 @@ from utils.distributed import SINGLE
 from utils.errors import UserError
 from utils.features import FeatureFormat, Recipe
 
-HOME = Path(__file__).parents[1]
+HOME = Path(__file__).parents[2]
 RATE = Recipe.rate
 PITCH = {letter: 300 * 1.4**index for index, letter in enumerate("ABCDE'")}  # Hz; a space is silence
 LETTER = 0.1  # seconds

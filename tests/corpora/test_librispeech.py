@@ -20,7 +20,7 @@ from dataset import load_corpus
 from utils.errors import UserError
 from utils.features import Recipe, read_recipe
 
-HOME = Path(__file__).parents[1]
+HOME = Path(__file__).parents[2]
 TEXTS = {"84-121-0000": "IT'S A CAT", "84-121-0001": "A DOG", "84-122-0000": "TWO CATS", "84-122-0001": "GOOD"}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-HOME = Path(__file__).parents[1]
+HOME = Path(__file__).parents[2]
 COLUMNS = 80
 TALK = """
 import sys

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dataset import load_labelled
+from training import progress
 from training.progress import Pace, describe_device, duration, introduce, memory_used
 
 CPU = torch.device("cpu")
@@ -13,7 +14,7 @@ CPU = torch.device("cpu")
 def clock(monkeypatch):
     """A clock that stands still until it is told to go on."""
     now = [100.0]
-    monkeypatch.setattr(summary.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     return now
 
 

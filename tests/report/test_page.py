@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from report.build import COLUMNS, write_report
-from tests.test_report import HOSTILE, PREDICTIONS, make_run
+from tests.report.test_build import HOSTILE, PREDICTIONS, make_run
 
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]

@@ -98,11 +98,11 @@ def test_findings_are_the_same_whether_read_or_packed(root, tmp_path):
 
 def test_several_processes_at_once_end_with_one_pack(root, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from tests.test_packing import load; "
+        "import sys; from pathlib import Path; from tests.corpora.test_packing import load; "
         "corpus, _ = load(Path(sys.argv[1]), Path(sys.argv[2])); print(sum(float(f.sum()) for f in corpus.features))"
     )
     command = [sys.executable, "-c", code, str(root), str(tmp_path / "packed")]
-    home = Path(__file__).parents[1]
+    home = Path(__file__).parents[2]
     processes = [subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     sums = {process.communicate()[0] for process in processes}
     assert [process.returncode for process in processes] == [0, 0]

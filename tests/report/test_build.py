@@ -1,4 +1,4 @@
-"""report.html: what it is made of. tests/test_page.py opens it in a browser."""
+"""report.html: what it is made of. tests/report/test_page.py opens it in a browser."""
 
 import json
 import re
@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from report import build
 from report.attention_maps import AttentionMap, keep_maps, kept_maps
 from report.build import differences, fill_page, gather, report_epoch, write_report
 from utils.errors import UserError
@@ -51,7 +52,7 @@ def make_run(folder: Path) -> Path:
         pd.DataFrame([make_row(one) for one in range(1, epoch + 1)]).to_csv(folder / "metrics.csv", index=False)
         report_epoch(folder, epoch, draw_maps(epoch / 4), PREDICTIONS, True, said.append)
     assert said == []
-    pd.DataFrame(PREDICTIONS[:3], columns=report.COLUMNS).to_csv(folder / "predictions-test.csv", index=False)
+    pd.DataFrame(PREDICTIONS[:3], columns=build.COLUMNS).to_csv(folder / "predictions-test.csv", index=False)
     assert write_report(folder, said.append)
     return folder
 
@@ -142,7 +143,7 @@ def test_two_hundred_epochs_of_a_large_dev_partition_stay_below_10_mb(tmp_path):
     letters = generator.choice(list("ABCDE "), size=(2703, 110))
     texts = ["".join(row) for row in letters]
     rows = [(f"1272-128104-{n:04d}", text, text.replace("AB", "C"), text.count("AB")) for n, text in enumerate(texts)]
-    pd.DataFrame(rows, columns=report.COLUMNS).to_csv(tmp_path / "dev-best.csv", index=False)
+    pd.DataFrame(rows, columns=build.COLUMNS).to_csv(tmp_path / "dev-best.csv", index=False)
     assert write_report(tmp_path, pytest.fail)
     assert (tmp_path / "report.html").stat().st_size < 10e6
     assert len(read_data(tmp_path)["maps"]["epochs"]) > 5
@@ -182,9 +183,9 @@ def test_redrawn_by_hand(run_folder, tmp_path, monkeypatch, capsys):
     shutil.copytree(run_folder, tmp_path / "run")
     (tmp_path / "run" / "report.html").unlink()
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path / "run")])
-    report.main()
+    build.main()
     assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "report.html")
     assert len(gather(tmp_path / "run")["splits"]) == 2
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path)])
     with pytest.raises(UserError, match=r"found neither metrics\.csv nor predictions"):
-        report.main()
+        build.main()

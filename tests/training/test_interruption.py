@@ -1,6 +1,6 @@
 """SIGKILL at random moments: the run that goes on ends as the unbroken one did, bit for bit.
 
-    LAS_KILLS=25 python -m pytest -s tests/test_interruption.py      # as many as RESULTS.md tells of; make test does 4
+    LAS_KILLS=25 python -m pytest -s tests/training/test_interruption.py   # make test does 4
 
 Each run is a process of its own, forked from one that has imported everything, so that the kills hit work.
 """
@@ -60,7 +60,7 @@ def run_watched(arguments, place, times, sender):
 @pytest.fixture(scope="module")
 def launch():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.test_interruption"])
+    context.set_forkserver_preload(["tests.training.test_interruption"])
 
     def start(arguments):
         place, times = context.RawValue("i", -1), context.RawArray("i", len(PLACES))

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import SMALL, make_toy_corpus
 from utils.checkpoint import load_checkpoint
 
-HOME = Path(__file__).parents[1]
+HOME = Path(__file__).parents[2]
 # train.py, with something done by its process before the 17th batch, the fifth of the second epoch.
 BREAKING = """
 import multiprocessing, os, runpy, signal, subprocess, sys
