@@ -2,24 +2,23 @@
 
 `config.yaml` holds every key with its value and its meaning; the classes below hold the types. Another YAML file
 (`--config`) and `key=value` arguments override values one by one; anything unknown or of a wrong type is refused.
-Only the commands import this module: they hand plain values on.
+Only the commands import this module: they hand plain values on. It imports nothing heavy, so that --help and a misspelt
+key answer at once.
 """
 
 import argparse
-import difflib
-import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from utils.cli import HELP_WIDTH, describe_command, describe_keys
-from utils.errors import UserError
+from utils.cli import CommandParser, describe_keys, is_override, read_key_comments
+from utils.errors import UserError, explain_validation_error, nearest_key
+from utils.files import parse_yaml
 
 TUNED = "decoding.yaml"  # in a run's folder: the decoding weights that tune.py found
-OVERRIDE = r"^[a-z_.]+="
 DEFAULTS = Path(__file__).with_name("config.yaml")
 
 Count = Annotated[int, Field(ge=0)]
@@ -36,7 +35,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Run(Section):
+class RunConfig(Section):
     name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
     dir: Text
 
@@ -50,7 +49,7 @@ class Run(Section):
         return Path(self.dir) / "packed"
 
 
-class Data(Section):
+class DataConfig(Section):
     root: Text
     train: OneOrMany
     dev: Text
@@ -62,7 +61,7 @@ class Data(Section):
     workers: Count
 
 
-class Augment(Section):
+class AugmentConfig(Section):
     speed: Annotated[float, Field(ge=0, le=0.5)]
     vocal_tract: Annotated[float, Field(ge=0, le=0.5)]
     from_epoch: Positive
@@ -73,38 +72,38 @@ class Augment(Section):
     time_fraction: Fraction
 
     @property
-    def of_utterances(self) -> dict[str, float]:
-        """All but the speed, which the sampler draws."""
+    def utterance_kwargs(self) -> dict[str, Any]:
+        """Keyword arguments of `Augmentation`: all but the speed, which the sampler draws."""
         return self.model_dump(exclude={"speed"})
 
 
-class Conv(Section):
+class ConvConfig(Section):
     channels: Positive
     kernel: Literal[1, 3, 5, 7, 9, 11]  # odd: the window is centred, and output lengths are exact
     stride: Positive
 
 
-class Listener(Section):
-    conv: list[Conv]
+class ListenerConfig(Section):
+    conv: list[ConvConfig]
     blstm_layers: Count
     pblstm_layers: Count
     hidden: Positive
     dropout: DropoutRate
 
 
-class Attention(Section):
+class AttentionConfig(Section):
     kind: Literal["dot", "location"]
     heads: Positive
     dim: Positive
 
     @model_validator(mode="after")
-    def _heads_share_dim(self) -> "Attention":
+    def _heads_share_dim(self) -> "AttentionConfig":
         if self.dim % self.heads:
             raise ValueError(f"model.attention.dim to be a multiple of model.attention.heads ({self.heads})")
         return self
 
 
-class Speller(Section):
+class SpellerConfig(Section):
     embedding: Positive
     hidden: Positive
     layers: Positive
@@ -112,30 +111,30 @@ class Speller(Section):
     dropout: DropoutRate
 
 
-class Model(Section):
-    listener: Listener
-    attention: Attention
-    speller: Speller
+class ModelConfig(Section):
+    listener: ListenerConfig
+    attention: AttentionConfig
+    speller: SpellerConfig
 
     @model_validator(mode="after")
-    def _location_needs_the_step_before(self) -> "Model":
+    def _location_needs_the_step_before(self) -> "ModelConfig":
         if self.attention.kind == "location" and not self.speller.input_feeding:
             raise ValueError("model.attention.kind to be dot where model.speller.input_feeding is false")
         return self
 
 
-class Stage(Section):
+class StageConfig(Section):
     from_epoch: Positive
     factor: Fraction
     floor: Fraction
 
 
-class TeacherForcing(Section):
+class TeacherForcingConfig(Section):
     start: Fraction
-    stages: list[Stage]
+    stages: list[StageConfig]
 
 
-class Training(Section):
+class TrainingConfig(Section):
     epochs: Positive
     start_from: Text | None
     max_minutes: Annotated[float, Field(gt=0)] | None
@@ -156,16 +155,16 @@ class Training(Section):
     ctc_weight: Annotated[float, Field(ge=0, lt=1)]
     ctc_epochs: Count
     guided_attention: Annotated[float, Field(ge=0)]
-    teacher_forcing: TeacherForcing
+    teacher_forcing: TeacherForcingConfig
 
     @model_validator(mode="after")
-    def _ctc_epochs_need_a_branch(self) -> "Training":
+    def _ctc_epochs_need_a_branch(self) -> "TrainingConfig":
         if self.ctc_epochs and not self.ctc_weight:
             raise ValueError(f"training.ctc_weight above 0 where training.ctc_epochs is {self.ctc_epochs}")
         return self
 
 
-class Decoding(Section):
+class DecodingConfig(Section):
     mode: Literal["greedy", "beam"]
     beam_size: Positive
     rank: Literal["likelihood", "mbr"]
@@ -174,62 +173,42 @@ class Decoding(Section):
     length_reward: Annotated[float, Field(ge=0)]
 
 
-class Wandb(Section):
+class WandbConfig(Section):
     mode: Literal["auto", "online", "offline", "disabled"]
     project: Text
     group: Text | None
 
 
-class Test(Section):
+class TestConfig(Section):
     submission: Text
 
 
 class Config(Section):
-    run: Run
-    data: Data
-    augment: Augment
-    model: Model
-    training: Training
-    decoding: Decoding
-    wandb: Wandb
-    test: Test
+    run: RunConfig
+    data: DataConfig
+    augment: AugmentConfig
+    model: ModelConfig
+    training: TrainingConfig
+    decoding: DecodingConfig
+    wandb: WandbConfig
+    test: TestConfig
 
     @property
-    def reading(self) -> dict[str, Any]:
-        """How features are read and kept, as `load_corpus` takes it."""
+    def model_kwargs(self) -> dict[str, Any]:
+        """Keyword arguments of `LAS`, but for the feature dimension and the vocabulary's size."""
+        return {**self.model.model_dump(), "ctc": self.training.ctc_weight > 0}
+
+    @property
+    def loading_kwargs(self) -> dict[str, Any]:
+        """Keyword arguments of `load_corpus`: how features are read and cached."""
         data = self.data
         cache = {"cache": data.cache, "cache_folder": self.run.packs, "half": data.half_precision}
         return {**cache, "skip_bad": data.skip_bad}
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-3 as the number it is (YAML 1.1 takes it for text)."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def parse_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)
-
-
-def to_yaml(settings: dict) -> str:
-    return yaml.dump(settings, sort_keys=False, default_flow_style=None, allow_unicode=True)
-
-
-def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys."""
-    flat = {}
-    for name, value in tree.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
-
-
 def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> dict[str, Any]:
     """Every dotted key with its type, sections left out."""
-    keys = {}
+    keys: dict[str, Any] = {}
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             keys |= known_keys(field.annotation, f"{prefix}{name}.")
@@ -238,39 +217,38 @@ def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> dict[str,
     return keys
 
 
+def _is_section(key: str, keys: Collection[str]) -> bool:
+    return any(known.startswith(f"{key}.") for known in keys)
+
+
 def _check_keys(tree: Any, source: str, prefix: str = "") -> dict[str, Any]:
     """Dotted keys and values of a nested mapping. Raises UserError for a key that does not exist."""
     keys = known_keys()
     if not isinstance(tree, dict):
-        inside = f"{prefix.rstrip('.')}" if prefix else "the file"
+        inside = prefix.rstrip(".") or "the file"
         raise UserError(f"{source}: {inside}: found {tree!r}, expected a section of keys and values")
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if key in keys:
             flat[key] = value
-        elif any(known.startswith(key + ".") for known in keys):
-            flat |= _check_keys(value, source, key + ".")
+        elif _is_section(key, keys):
+            flat |= _check_keys(value, source, f"{key}.")
         else:
-            raise UserError(f"{source}: unknown key {key}{_nearest(key, keys)}")
+            raise UserError(f"{source}: unknown key {key}{nearest_key(key, keys)}")
     return flat
 
 
-def _nearest(key: str, keys: Sequence[str]) -> str:
-    """The known key most like `key`: by its whole name, else by its last part."""
-    nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
-    if not nearest:
-        by_leaf = {known.rsplit(".", 1)[-1]: known for known in keys}
-        leaves = difflib.get_close_matches(key.rsplit(".", 1)[-1], by_leaf, n=1, cutoff=0.6)
-        nearest = [by_leaf[leaf] for leaf in leaves]
-    return f"; did you mean {nearest[0]}?" if nearest else "; python train.py --help lists all keys"
+def _read_text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read this configuration file ({error})") from None
 
 
 def _read_file(path: str | Path) -> dict[str, Any]:
     try:
-        tree = parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read this configuration file ({error})") from None
+        tree = parse_yaml(_read_text(path))
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return _check_keys(tree or {}, str(path))
@@ -292,9 +270,10 @@ def _read_override(argument: str) -> dict[str, Any]:
 
 
 def load_config(path: str | Path = DEFAULTS, overrides: Sequence[str] = (), tuned: Path | None = None) -> Config:
-    """`config.yaml`, overridden by `path`, by `tuned` where there is such a file, and by `key=value` arguments.
+    """`config.yaml`, overridden by `path`, by `tuned` if there is such a file, and by `key=value` arguments.
 
-    Raises UserError that names the source, the key, what was found and what was expected.
+    Raises:
+        UserError: names the source, the key, what was found and what was expected.
     """
     layers = [(str(DEFAULTS.name), _read_file(DEFAULTS))]
     if Path(path).resolve() != DEFAULTS:
@@ -303,7 +282,8 @@ def load_config(path: str | Path = DEFAULTS, overrides: Sequence[str] = (), tune
         layers.append((str(tuned), _read_file(tuned)))
     layers += [("command line", _read_override(argument)) for argument in overrides]
 
-    values, sources = {}, {}
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
     for source, flat in layers:
         values |= flat
         sources |= dict.fromkeys(flat, source)
@@ -318,30 +298,21 @@ def load_config(path: str | Path = DEFAULTS, overrides: Sequence[str] = (), tune
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError("\n       ".join(_explain(problem, sources) for problem in error.errors())) from None
+        raise UserError(
+            "\n       ".join(explain_validation_error(problem, sources, DEFAULTS.name) for problem in error.errors())
+        ) from None
 
 
-def _explain(problem: dict[str, Any], sources: dict[str, str]) -> str:
-    key = ".".join(map(str, problem["loc"]))
-    source = next((sources[known] for known in sources if key == known or key.startswith(known + ".")), DEFAULTS.name)
-    if problem["type"] == "missing":
-        return f"{source}: {key} is missing"
-    if problem["type"] == "extra_forbidden":
-        return f"{source}: unknown key {key}"
-    expected = problem["msg"]
-    for opening in ("Input should be ", "a valid ", "Value error, "):
-        expected = expected.removeprefix(opening)
-    found = "" if isinstance(problem["input"], dict) else f"found {problem['input']!r}, "
-    return f"{source}: {key}: {found}expected {expected}"
+def help_on_keys() -> str:
+    """Every key with its default and its meaning, for --help."""
+    _read_file(DEFAULTS)  # the message where it is no valid configuration
+    keys = known_keys()
+    return describe_keys(keys, read_key_comments(_read_text(DEFAULTS), lambda key: _is_section(key, keys)))
 
 
-def command_parser(description: str) -> argparse.ArgumentParser:
-    """The arguments that train.py and test.py share."""
-    parser = argparse.ArgumentParser(
-        description=describe_command(description),
-        epilog=describe_keys(DEFAULTS),
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=HELP_WIDTH),
-    )
+def command_parser(docstring: str) -> CommandParser:
+    """The arguments that train.py, tune.py and test.py share."""
+    parser = CommandParser(docstring, help_on_keys)
     parser.add_argument(
         "--config", default=str(DEFAULTS), metavar="FILE", help="YAML file whose values override config.yaml's"
     )
@@ -349,30 +320,31 @@ def command_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def check_data_root(config: Config) -> None:
-    """Raises UserError where the data is not there, but was elsewhere when the run was trained."""
-    trained, now = config.run.path / "config.yaml", config.data.root
-    if Path(now).is_dir() or not trained.exists():
-        return
-    before = parse_yaml(trained.read_text(encoding="utf-8"))["data"]["root"]
-    if before != now:
-        raise UserError(
-            f"data.root: found no folder {now}; {config.run.path} was trained with data.root={before}: repeat the "
-            "--config and the keys of its training"
-        )
+def parse_training_arguments(docstring: str) -> Config:
+    """The configuration that train.py's command line asks for."""
+    arguments = command_parser(docstring).parse_intermixed_args()
+    return load_config(arguments.config, arguments.overrides)
 
 
-def parse_decoding_arguments(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Config, list[Path]]:
-    """What test.py and tune.py share: the arguments, the configuration and the checkpoints to decode with."""
+class DecodingArguments(NamedTuple):
+    """A command line of test.py or tune.py: its flags, the configuration, and the checkpoints to decode with."""
+
+    flags: argparse.Namespace
+    config: Config
+    checkpoints: list[Path]
+
+
+def parse_decoding_arguments(parser: CommandParser) -> DecodingArguments:
+    """Parses what test.py and tune.py share, besides the flags that `parser` has already."""
     parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE", help="default: best.pt of the run")
-    args = parser.parse_intermixed_args()
+    flags = parser.parse_intermixed_args()
     # --checkpoint and --audio take all that follows them: what looks like key=value there is an override.
-    more = []
+    more: list[str] = []
     for name in ("checkpoint", "audio"):
-        given = getattr(args, name, [])
-        more += [text for text in given if re.match(OVERRIDE, text)]
-        setattr(args, name, [text for text in given if not re.match(OVERRIDE, text)])
-    overrides = [*args.overrides, *more]
-    folder = load_config(args.config, overrides).run.path
-    config = load_config(args.config, overrides, tuned=folder / TUNED)
-    return args, config, [Path(text) for text in args.checkpoint] or [folder / "best.pt"]
+        given = getattr(flags, name, [])
+        more += filter(is_override, given)
+        setattr(flags, name, [argument for argument in given if not is_override(argument)])
+    overrides = [*flags.overrides, *more]
+    folder = load_config(flags.config, overrides).run.path
+    config = load_config(flags.config, overrides, tuned=folder / TUNED)
+    return DecodingArguments(flags, config, [Path(text) for text in flags.checkpoint] or [folder / "best.pt"])

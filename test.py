@@ -7,166 +7,223 @@ python test.py --audio talk.mp3 --plot pictures  # recordings: texts, the time o
 torchrun --nproc_per_node=8 test.py              # on eight GPUs
 """
 
-import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+from config import TUNED, Config, DecodingArguments, command_parser, parse_decoding_arguments
+from utils.cli import run_command
+
+
+def parse_arguments() -> DecodingArguments:
+    parser = command_parser(__doc__)
+    parser.add_argument("--split", metavar="NAME", help="partition to decode (default: data.test, for the submission)")
+    parser.add_argument("--resume", action="store_true", help="go on with a decoding that was killed")
+    parser.add_argument("--audio", nargs="+", default=[], metavar="FILE", help="transcribe these recordings instead")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PATH", help="draw words, features, attention: a folder, or FILE.png"
+    )
+    return parse_decoding_arguments(parser)
+
+
+if __name__ == "__main__":  # before torch is imported: --help and a misspelt key answer at once
+    ARGUMENTS = run_command(parse_arguments)
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import Levenshtein
 import pandas as pd
 import torch
 
-from config import TUNED, Config, check_data_root, command_parser, parse_decoding_arguments
-from corpora.layout import find_partition
-from dataset import load_corpus
+from corpora.layout import Partition, find_partition
+from corpora.loading import Corpus, load_corpus
 from decoding.language_model import load_language_model
 from decoding.recogniser import Recogniser
-from decoding.recordings import draw_recordings, transcribe_recordings
-from decoding.resume import KeptTexts
+from decoding.recordings import transcribe_recordings
+from decoding.resume import PartialResults
 from decoding.transcribe import DecodingOptions, transcribe
 from models.las import LAS
 from report.build import write_report
-from utils.checkpoint import load_for_recordings, load_models
-from utils.cli import run_command
+from report.timeline import draw_recordings
+from training.resume import check_data_root
+from utils.checkpoint import load_models
 from utils.device import choose_device, choose_precision
-from utils.distributed import Team, assemble
+from utils.distributed import DistributedContext, init_distributed
 from utils.errors import UserError
-from utils.files import replacing
-from utils.logging import make_logger, silence
+from utils.files import atomic_write
 from utils.metrics import score
 
-NO_RECIPE = """{}: how features are computed from speech is not known to this checkpoint, so it cannot hear recordings.
-Expected one that was trained on a corpus made by python -m corpora.librispeech, corpora.folder or corpora.demo, whose
-features.json goes into the checkpoint. The competition's features come without their recipe."""
+NO_FEATURE_CONFIG = """{}: how features are computed from speech is not known to this checkpoint, so it cannot
+transcribe recordings. Expected one that was trained on a corpus made by python -m corpora.librispeech, corpora.folder
+or corpora.demo, whose features.json goes into the checkpoint. The competition's features come without one."""
+
+logger = logging.getLogger(f"las.{__name__}")
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Unix line ends on every system; an empty text is an empty field; names are the bytes that they are on disk."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as beside:
-            table.to_csv(beside, index=False, lineterminator="\n", errors="surrogateescape")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from None
+class Decoded(NamedTuple):
+    """A partition, the utterances of it that could be read, and a text for each of those."""
+
+    partition: Partition
+    corpus: Corpus
+    texts: list[str]
 
 
-def make_recogniser(
-    models: list[LAS], config: Config, device: torch.device, say: Callable[[str], None]
-) -> tuple[Recogniser, DecodingOptions]:
-    """The models with their language model, where it is wanted, and how to search with them."""
+def main(arguments: DecodingArguments) -> None:
+    flags, config, checkpoints = arguments
+    if flags.plot and not flags.audio:
+        raise UserError("--plot: pictures are drawn of recordings: name them with --audio FILE ...")
+    device = choose_device(config.training.device)
+    with init_distributed(device) as context:
+        if (config.run.path / TUNED).exists():
+            logger.info(f"decoding weights: {config.run.path / TUNED}")
+        if flags.audio:
+            transcribe_audio(flags.audio, flags.plot, config, checkpoints, device, context)
+        else:
+            decode_partition(flags.split, flags.resume, config, checkpoints, device, context)
+
+
+# ---------------------------------------------------------------------------------------------------------- partitions
+
+
+def decode_partition(
+    split: str | None,
+    resume: bool,
+    config: Config,
+    checkpoints: Sequence[Path],
+    device: torch.device,
+    context: DistributedContext,
+) -> None:
+    """Decodes a partition; rank 0 writes the submission, or predictions and their score, or both.
+
+    Args:
+        split: the partition; None is data.test, for the submission.
+        resume: whether to go on with texts that a killed decoding left.
+        config: settings.
+        checkpoints: of one model, or of several as an ensemble.
+        device: of this rank.
+        context: ranks that share the utterances.
+
+    Raises:
+        UserError: checkpoints or files cannot be used, or a result cannot be written.
+    """
+    name, folder = split or config.data.test, config.run.path
+    loaded = load_models(checkpoints)
+    check_data_root(folder, config.data.root)
+    partition = find_partition(config.data.root, name)
+    with context.main_process_first():
+        corpus = load_corpus(
+            [partition],
+            loaded.features.normalize,
+            feature_format=loaded.features,
+            report=folder / f"findings-{name}.txt" if context.is_main else None,
+            **config.loading_kwargs,
+        )
+    start = time.perf_counter()
+    recogniser, options = make_recogniser(loaded.models, config, device)
+    files = [(str(path.resolve()), path.stat().st_mtime_ns) for path in checkpoints]
+    decoded_with = repr((config.decoding.model_dump(), recogniser.precision, files, corpus.format))
+    partial = PartialResults(folder, name, decoded_with, resume, context)
+    decoded = Decoded(partition, corpus, transcribe(recogniser, corpus, options, device, context, partial))
+    seconds = time.perf_counter() - start
+    if not context.is_main:
+        return
+    if split is None:
+        write_submission(Path(config.test.submission), decoded)
+    scored = "" if corpus.texts is None else score_texts(folder, name, decoded) + ", "
+    partial.remove()
+    logger.info(f"{name}: {len(corpus)} utterances, {scored}{seconds:.1f} s ({options})")
+
+
+def make_recogniser(models: list[LAS], config: Config, device: torch.device) -> tuple[Recogniser, DecodingOptions]:
+    """The models with their language model, if one is wanted, and how to search with them."""
     weights = config.decoding
     options = DecodingOptions(weights.mode, weights.beam_size, weights.rank, weights.length_reward)
     shares = f"weights: CTC {weights.ctc_weight:g}, language model {weights.lm_weight:g}"
-    say(f"{options}, {shares}, length {weights.length_reward:g}")
+    logger.info(f"{options}, {shares}, length {weights.length_reward:g}")
     language_model = load_language_model(config.run.path / "lm.pt").to(device) if weights.lm_weight else None
     models = [model.to(device) for model in models]
     precision = choose_precision(config.training.precision, device)
     return Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, precision), options
 
 
-def listen(
-    args: argparse.Namespace,
+def write_submission(path: Path, decoded: Decoded) -> None:
+    """The competition's CSV: a row for every feature file, in the competition's order."""
+    partition, corpus, texts = decoded
+    by_path = dict(zip(corpus.paths, texts, strict=True))
+    rows = [(index, by_path.get(feature_file, "")) for index, feature_file in enumerate(partition.features)]
+    empty = sum(not text.strip() for _, text in rows)
+    if empty > len(rows) / 2:
+        logger.warning(f"{empty} of {len(rows)} texts are empty: this model has learned nothing yet")
+    write_csv(path, pd.DataFrame(rows, columns=partition.layout.header.split(",")))
+    logger.info(f"{path}: {len(rows)} rows")
+
+
+def score_texts(folder: Path, split: str, decoded: Decoded) -> str:
+    """Writes predictions-SPLIT.csv and the report of the run in `folder`; distance, CER and WER in words."""
+    _, corpus, texts = decoded
+    table: dict[str, Any] = {
+        "id": [path.stem for path in corpus.paths],
+        "reference": corpus.transcripts,
+        "hypothesis": texts,
+        "distance": list(map(Levenshtein.distance, corpus.transcripts, texts)),
+    }
+    predictions = folder / f"predictions-{split}.csv"
+    write_csv(predictions, pd.DataFrame(table))
+    logger.info(f"{predictions}: references and hypotheses")
+    if write_report(folder):
+        logger.info(f"{folder / 'report.html'}: its table has them, with what differs marked")
+    result = score(corpus.transcripts, texts)
+    return f"distance {result.distance:.3f}, CER {result.cer:.2%}, WER {result.wer:.2%}".replace("%", " %")
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Unix line ends on every system; an empty text is an empty field; names are the bytes that they are on disk.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n", errors="surrogateescape")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from None
+
+
+# ---------------------------------------------------------------------------------------------------------- recordings
+
+
+def transcribe_audio(
+    files: Sequence[str],
+    plot: Path | None,
     config: Config,
-    paths: list[Path],
+    checkpoints: Sequence[Path],
     device: torch.device,
-    team: Team,
-    say: Callable[[str], None],
+    context: DistributedContext,
 ) -> None:
-    """--audio: recordings instead of a partition."""
-    loaded = load_for_recordings(paths, say)
-    if loaded.recipe is None:
-        raise UserError(NO_RECIPE.format(", ".join(map(str, paths))))
+    """--audio: logs what is said in recordings, and when; draws it if a path to `plot` to is given.
+
+    Raises:
+        UserError: a recording cannot be read, or the model does not know how its features are computed.
+    """
+    loaded = load_models(checkpoints)
+    if loaded.feature_config is None:
+        raise UserError(NO_FEATURE_CONFIG.format(", ".join(map(str, checkpoints))))
     start = time.perf_counter()
-    recogniser, options = make_recogniser(loaded.models, config, device, say)
-    files = [Path(name) for name in args.audio]
-    recordings = transcribe_recordings(recogniser, files, loaded, options, device, team)
+    recogniser, options = make_recogniser(loaded.models, config, device)
+    recordings = transcribe_recordings(recogniser, list(map(Path, files)), loaded, options, device, context)
     elapsed = time.perf_counter() - start
     for recording in recordings:
-        say(f"{recording.path}, {recording.seconds:.1f} s: {recording.text or '(no speech was found)'}")
+        logger.info(f"{recording.path}, {recording.seconds:.1f} s: {recording.text or '(no speech was found)'}")
         for word in recording.words:
-            say(f"  {word.start:8.2f} {word.end:8.2f}  {word.text}")
-    if args.plot and team.leads:
-        draw_recordings(recordings, args.plot, loaded.recipe, say)
+            logger.info(f"  {word.start:8.2f} {word.end:8.2f}  {word.text}")
+    if plot and context.is_main:
+        draw_recordings(recordings, plot, loaded.feature_config)
     seconds = sum(recording.seconds for recording in recordings)
     many = "1 recording" if len(recordings) == 1 else f"{len(recordings)} recordings"
-    say(f"{many}, {seconds:.1f} s of sound, {elapsed:.1f} s ({options})")
-
-
-def decode(args: argparse.Namespace, config: Config, paths: list[Path], device: torch.device, team: Team) -> None:
-    """What this process's share of the work is; the leader writes the results."""
-    if args.plot and not args.audio:
-        raise UserError("--plot: pictures are drawn of recordings: name them with --audio FILE ...")
-    folder, say, weights = config.run.path, make_logger().info if team.leads else silence, config.decoding
-    if (folder / TUNED).exists():
-        say(f"decoding weights: {folder / TUNED}")
-    if args.audio:
-        listen(args, config, paths, device, team, say)
-        return
-
-    models, feature_format = load_models(paths, say)
-    check_data_root(config)
-    split = args.split or config.data.test
-    partition = find_partition(config.data.root, split)
-    with team.leader_first():
-        corpus = load_corpus(
-            [partition],
-            feature_format.normalize,
-            feature_format=feature_format,
-            **config.reading,
-            report=folder / f"findings-{split}.txt" if team.leads else None,
-            say=say,
-        )
-    start = time.perf_counter()
-    recogniser, options = make_recogniser(models, config, device, say)
-    files = [(str(path.resolve()), path.stat().st_mtime_ns) for path in paths]
-    kept = KeptTexts(folder, split, repr((weights, recogniser.precision, files, corpus.format)), args.resume, team, say)
-    texts = transcribe(recogniser, corpus, options, device, team, kept)
-    seconds = time.perf_counter() - start
-    if not team.leads:
-        return
-
-    if args.split is None:
-        by_path = dict(zip(corpus.paths, texts, strict=True))
-        rows = [(index, by_path.get(path, "")) for index, path in enumerate(partition.features)]
-        blank = sum(not text.strip() for _, text in rows)
-        if blank > len(rows) / 2:
-            say(f"warning: {blank} of {len(rows)} texts are empty: this model has learned nothing yet")
-        submission = Path(config.test.submission)
-        write_csv(submission, pd.DataFrame(rows, columns=partition.layout.header.split(",")))
-        say(f"{submission}: {len(rows)} rows")
-    if corpus.texts is None:
-        summary = ""
-    else:
-        ids = [path.stem for path in corpus.paths]
-        distances = list(map(Levenshtein.distance, corpus.texts, texts))
-        table = {"id": ids, "reference": corpus.texts, "hypothesis": texts, "distance": distances}
-        predictions = folder / f"predictions-{split}.csv"
-        write_csv(predictions, pd.DataFrame(table))
-        say(f"{predictions}: references and hypotheses")
-        if write_report(folder, say):
-            say(f"{folder / 'report.html'}: its table has them, with what differs marked")
-        result = score(corpus.texts, texts)
-        summary = f"distance {result.distance:.3f}, CER {result.cer:.2%}, WER {result.wer:.2%}, ".replace("%", " %")
-    kept.finish()
-    say(f"{split}: {len(corpus)} utterances, {summary}{seconds:.1f} s ({options})")
-
-
-def main() -> None:
-    parser = command_parser(__doc__)
-    parser.add_argument("--split", metavar="NAME", help="partition to decode (default: data.test, for the submission)")
-    parser.add_argument("--resume", action="store_true", help="go on with a decoding that was killed")
-    parser.add_argument("--audio", nargs="+", default=[], metavar="FILE", help="transcribe these recordings instead")
-    parser.add_argument(
-        "--plot",
-        type=Path,
-        metavar="PATH",
-        help="draw words, features, attention: a folder, or FILE.png",
-    )
-    args, config, paths = parse_decoding_arguments(parser)
-    device = choose_device(config.training.device)
-    with assemble(device) as team:
-        decode(args, config, paths, device, team)
+    logger.info(f"{many}, {seconds:.1f} s of sound, {elapsed:.1f} s ({options})")
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: main(ARGUMENTS))

@@ -7,9 +7,25 @@ python tune.py --checkpoint a.pt b.pt run.name=both     # for an ensemble; then 
 Writes runs/NAME/lm.pt and runs/NAME/decoding.yaml. Text of dev or test never reaches the language model.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from config import TUNED, Config, DecodingArguments, command_parser, parse_decoding_arguments
+from utils.cli import run_command
+
+
+def parse_arguments() -> DecodingArguments:
+    parser = command_parser(__doc__)
+    parser.add_argument("--text", type=Path, metavar="FILE", help="more text for the language model, a sentence a line")
+    parser.add_argument("--order", type=int, default=8, help="characters of the n-grams (default: %(default)s)")
+    return parse_decoding_arguments(parser)
+
+
+if __name__ == "__main__":  # before torch is imported: --help and a misspelt key answer at once
+    ARGUMENTS = run_command(parse_arguments)
+
+import itertools
+import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,21 +34,20 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from config import TUNED, Config, check_data_root, command_parser, parse_decoding_arguments, to_yaml
 from corpora.checks import read_transcript
 from corpora.layout import find_partition
-from dataset import Corpus, load_corpus
+from corpora.loading import Corpus, load_corpus
 from decoding.beam_search import Hypothesis, beam_search
 from decoding.language_model import MAX_ORDER, save_language_model, train_language_model
 from decoding.ranking import RANKERS
-from decoding.recogniser import Heard, Recogniser
-from decoding.rescoring import Evidence, Weights, combine, weigh
-from decoding.transcribe import DecodingOptions, for_all, transcribe
+from decoding.recogniser import EncodedUtterances, Recogniser
+from decoding.rescoring import SourceScores, Weights, combine, score_hypotheses
+from decoding.transcribe import DecodingOptions, decode_batches, transcribe
+from training.resume import check_data_root
 from utils.checkpoint import load_models
-from utils.cli import run_command
 from utils.device import choose_device, choose_precision
 from utils.errors import BadFile, UserError
-from utils.logging import make_logger
+from utils.files import to_yaml
 from utils.metrics import score
 from utils.vocabulary import decode, spellable
 
@@ -42,8 +57,10 @@ LENGTH_REWARDS = [step / 5 for step in range(9)]
 NBEST = 16  # hypotheses an utterance that the weights choose among
 SEARCH = Weights(0.3, 0.2, 0.8)  # the search that finds them: some of each, so that all kinds are among them
 
+logger = logging.getLogger(f"las.{__name__}")
 
-def read_texts(config: Config, file: Path | None, say: Callable[[str], None]) -> list[str]:
+
+def read_texts(config: Config, file: Path | None) -> list[str]:
     """Training transcripts, and the lines of `file` with what the vocabulary lacks left out."""
     texts, bad = [], 0
     for name in config.data.train:
@@ -53,7 +70,7 @@ def read_texts(config: Config, file: Path | None, say: Callable[[str], None]) ->
             except BadFile:
                 bad += 1
     if bad:
-        say(f"language model: {bad} unreadable transcripts left out; train.py lists them")
+        logger.info(f"language model: {bad} unreadable transcripts left out; train.py lists them")
     if file is not None:
         try:
             lines = file.read_text(encoding="utf-8").splitlines()
@@ -68,7 +85,7 @@ def read_texts(config: Config, file: Path | None, say: Callable[[str], None]) ->
 class NBest(NamedTuple):
     """Hypotheses of all utterances and what speaks for them; rows are filled up with length 1 and distance 0."""
 
-    evidence: Evidence  # (N, K)
+    evidence: SourceScores  # (N, K)
     distances: Tensor  # (N, K) to the reference
     real: Tensor  # (N, K)
     tokens: list[list[list[int]]]
@@ -77,18 +94,20 @@ class NBest(NamedTuple):
 def collect(recogniser: Recogniser, corpus: Corpus, device: torch.device) -> NBest:
     """One beam search over the corpus, and the evidence for all that it found."""
 
-    def decode_batch(heard: tuple[Heard, ...], limits: Tensor) -> list[tuple[list[list[int]], Evidence]]:
-        beams = beam_search(recogniser, heard, limits, NBEST, SEARCH.length_reward)
+    def decode_batch(
+        encoded: tuple[EncodedUtterances, ...], limits: Tensor
+    ) -> list[tuple[list[list[int]], SourceScores]]:
+        beams = beam_search(recogniser, encoded, limits, NBEST, SEARCH.length_reward)
         tokens = [[hypothesis.tokens for hypothesis in beam] for beam in beams]
-        return list(zip(tokens, weigh(recogniser, heard, tokens), strict=True))
+        return list(zip(tokens, score_hypotheses(recogniser, encoded, tokens), strict=True))
 
-    found = for_all(recogniser, corpus, NBEST, device, decode_batch)
+    found = decode_batches(recogniser, corpus, NBEST, device, decode_batch)
     tokens = [hypotheses for hypotheses, _ in found]
     distances = [
         torch.tensor([distance(text, decode(hypothesis)) for hypothesis in hypotheses])
-        for text, hypotheses in zip(corpus.texts, tokens, strict=True)
+        for text, hypotheses in zip(corpus.transcripts, tokens, strict=True)
     ]
-    evidence = Evidence(
+    evidence = SourceScores(
         *(
             pad_sequence(list(values), batch_first=True, padding_value=padding)
             for values, padding in zip(zip(*(each for _, each in found), strict=True), (0, 0, 0, 1), strict=True)
@@ -127,61 +146,58 @@ def best_rank(nbest: NBest, weights: Weights, texts: Sequence[str]) -> str:
     return "mbr" if total["mbr"] < total["likelihood"] else "likelihood"
 
 
-def main() -> None:
-    parser = command_parser(__doc__)
-    parser.add_argument("--text", type=Path, metavar="FILE", help="more text for the language model, a sentence a line")
-    parser.add_argument("--order", type=int, default=8, help="characters of the n-grams (default: %(default)s)")
-    args, config, paths = parse_decoding_arguments(parser)
-    folder, say = config.run.path, make_logger().info
-    if not 1 <= args.order <= MAX_ORDER:
-        raise UserError(f"--order: found {args.order}, expected 1 to {MAX_ORDER}")
+def main(arguments: DecodingArguments) -> None:
+    flags, config, checkpoints = arguments
+    folder = config.run.path
+    if not 1 <= flags.order <= MAX_ORDER:
+        raise UserError(f"--order: found {flags.order}, expected 1 to {MAX_ORDER}")
     device = choose_device(config.training.device)
     precision = choose_precision(config.training.precision, device)
-    models, feature_format = load_models(paths, say)
-    check_data_root(config)
+    loaded = load_models(checkpoints)
+    check_data_root(folder, config.data.root)
 
-    texts = read_texts(config, args.text, say)
-    language_model = train_language_model(texts, args.order)
+    texts = read_texts(config, flags.text)
+    language_model = train_language_model(texts, flags.order)
     folder.mkdir(parents=True, exist_ok=True)
     save_language_model(folder / "lm.pt", language_model)
     contexts = len(language_model.log_probs)
-    say(f"{folder / 'lm.pt'}: {len(texts):,} texts, {sum(map(len, texts)):,} characters, {contexts:,} contexts")
+    logger.info(f"{folder / 'lm.pt'}: {len(texts):,} texts, {sum(map(len, texts)):,} characters, {contexts:,} contexts")
 
     corpus = load_corpus(
         [find_partition(config.data.root, config.data.dev)],
-        feature_format.normalize,
-        feature_format=feature_format,
-        **config.reading,
+        loaded.features.normalize,
+        feature_format=loaded.features,
         report=folder / "findings-dev.txt",
-        say=say,
+        **config.loading_kwargs,
     )
     if corpus.texts is None:
         raise UserError(f"data.dev: {config.data.dev} has no transcripts; the weights are found by comparing with them")
-    models = [model.to(device) for model in models]
+    models = [model.to(device) for model in loaded.models]
     language_model = language_model.to(device)
-    ctc = any(model.ctc is not None for model in models)
 
-    def decoded(weights: Weights, rank: str) -> float:
+    def distance_with(weights: Weights, rank: str) -> float:
+        """Mean distance on dev as test.py would decode it."""
         recogniser = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, precision)
         options = DecodingOptions("beam", config.decoding.beam_size, rank, weights.length_reward)
-        return score(corpus.texts, transcribe(recogniser, corpus, options, device)).distance
+        return score(corpus.transcripts, transcribe(recogniser, corpus, options, device)).distance
 
-    say(f"searching {config.data.dev} with a beam of {NBEST}, then twice more as test.py does: {corpus.size}")
+    logger.info(f"searching {config.data.dev} with a beam of {NBEST}, then twice more as test.py does: {corpus.size}")
     searcher = Recogniser(models, SEARCH.ctc_weight, language_model, SEARCH.lm_weight, precision)
     nbest = collect(searcher, corpus, device)
-    weights = best_weights(nbest, CTC_WEIGHTS if ctc else [0.0], LM_WEIGHTS)
-    rank = best_rank(nbest, weights, corpus.texts)
+    has_ctc = any(model.ctc is not None for model in models)
+    weights = best_weights(nbest, CTC_WEIGHTS if has_ctc else [0.0], LM_WEIGHTS)
+    rank = best_rank(nbest, weights, corpus.transcripts)
     found = {"rank": rank, **{name: round(value, 3) for name, value in weights._asdict().items()}}
     now = Weights(*(getattr(config.decoding, name) for name in Weights._fields))
-    before, after = decoded(now, config.decoding.rank), decoded(weights, rank)
-    say(f"{config.data.dev}: distance {before:.3f} with {now._asdict()}, {after:.3f} with {found}")
+    before, after = distance_with(now, config.decoding.rank), distance_with(weights, rank)
+    logger.info(f"{config.data.dev}: distance {before:.3f} with {now._asdict()}, {after:.3f} with {found}")
     if after < before:
         tuned = folder / TUNED
         tuned.write_text(f"# python tune.py: {config.data.dev} distance {after:.3f}\n" + to_yaml({"decoding": found}))
-        say(f"{tuned}: test.py will use these")
+        logger.info(f"{tuned}: test.py will use these")
     else:
-        say("no better than what is configured: left as it is")
+        logger.info("no better than what is configured: left as it is")
 
 
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: main(ARGUMENTS))

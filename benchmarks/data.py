@@ -26,7 +26,8 @@ from benchmarks.shapes import Epoch, Shape, draw_lengths
 from benchmarks.trainees import make_model, training_step
 from config import Data
 from corpora.layout import find_partition
-from dataset import FeatureDataset, is_cepstral, load_corpus, make_loader
+from corpora.loading import load_corpus
+from dataset import FeatureDataset, is_cepstral, make_loader
 from utils.augment import Augmentation
 from utils.cli import run_command
 from utils.device import choose_precision

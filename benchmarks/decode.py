@@ -41,7 +41,7 @@ from benchmarks.decoders import (
     textbook_decoder,
 )
 from benchmarks.measure import Contestant, Record, interleave, ratios, spread
-from dataset import FRAMES_PER_SECOND
+from corpora.loading import FRAMES_PER_SECOND
 from models.las import LAS
 from utils.checkpoint import load_models
 from utils.cli import run_command

@@ -11,7 +11,8 @@ from benchmarks.reference.speechbrain_las import SpeechBrainLAS, speechbrain_sea
 from benchmarks.reference.textbook_beam import textbook_beam
 from benchmarks.shapes import Epoch, Shape, draw_lengths
 from corpora.layout import find_partition
-from dataset import FeatureDataset, collate, load_corpus
+from corpora.loading import load_corpus
+from dataset import FeatureDataset, collate
 from decoding.beam_search import beam_search
 from decoding.recogniser import Recogniser, character_limits
 from decoding.transcribe import fill_batches, frames_to_spare
@@ -95,10 +96,10 @@ def project_decoder(model: LAS, search: Search) -> Decoder:
         found = {}
         frames = frames_to_spare(task.features.device, search.beam_size)
         for batch in fill_batches(task.lengths.tolist(), frames):  # as test.py does
-            rows = torch.tensor([item.index for item in batch])
+            rows = torch.tensor([item.position for item in batch])
             lengths = task.lengths[rows]
-            heard = recogniser.listen(task.features[rows, : lengths.max()], lengths)
-            beams = beam_search(recogniser, heard, task.limits[rows], search.beam_size, search.length_reward)
+            encoded = recogniser.listen(task.features[rows, : lengths.max()], lengths)
+            beams = beam_search(recogniser, encoded, task.limits[rows], search.beam_size, search.length_reward)
             found |= dict(zip(rows.tolist(), beams, strict=True))
         return [[hypothesis.tokens for hypothesis in found[row]] for row in range(len(found))]
 

@@ -46,10 +46,10 @@ def count_flops(
 
     frames, tokens: as in `Lengths`.   The rest: as for `LAS`.
     """
-    heard, steps, dim, ctc_flops = _listener(frames, feature_dim, vocabulary_size, **listener)
+    encoded, steps, dim, ctc_flops = _listener(frames, feature_dim, vocabulary_size, **listener)
     spelled = tokens - 1  # <eos> is never read
     return Flops(
-        heard,
+        encoded,
         _attention(steps, spelled, speller["hidden"], dim, **attention),
         spelled * _speller(vocabulary_size, attention["dim"], **speller),
         ctc_flops if ctc else 0 * frames,

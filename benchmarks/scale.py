@@ -27,7 +27,7 @@ from benchmarks.measure import resident
 from config import Config, load_config
 from train import Trainer
 from utils.cli import run_command
-from utils.distributed import SINGLE
+from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
 from utils.vocabulary import CHARACTERS
 
@@ -70,7 +70,7 @@ def small_config(root: Path) -> Config:
 
 def go(root: Path, began: float, results) -> None:
     """In a fresh process: starts, shuffles, takes an epoch; sends what it took."""
-    trainer = Trainer(small_config(root), lambda line: None, torch.device("cpu"), SINGLE)
+    trainer = Trainer(small_config(root), lambda line: None, torch.device("cpu"), SINGLE_PROCESS)
     loader = trainer.train_loader
     trainer.sampler.epoch = 1
     batches = iter(loader)

@@ -114,7 +114,7 @@ class Epoch:
         self.lengths, self.feature_dim, self.device = lengths, shape.feature_dim, device
         if kind == "bucketed":
             sampler = BucketSampler(lengths.frames.tolist(), shape.batch_size, seed=0)
-            batches = [[item.index for item in batch] for batch in sampler]
+            batches = [[item.position for item in batch] for batch in sampler]
         else:
             order = torch.randperm(len(lengths.frames), generator=torch.Generator().manual_seed(0))
             batches = [batch.tolist() for batch in order.split(shape.batch_size)]

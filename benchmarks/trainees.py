@@ -61,8 +61,8 @@ def training_step(model: nn.Module, training: dict, device: torch.device, precis
 
     def step(batch: Batch) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits, _, listened = model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
-        loss = las_loss(logits, listened, batch.tokens, batch.token_lengths, *weights)
+            logits, _, encoded = model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
+        loss = las_loss(logits, encoded, batch.tokens, batch.token_lengths, *weights)
         optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), training["clip_norm"])
@@ -77,9 +77,9 @@ def listener_step(feature_dim: int, settings: dict, device: torch.device, precis
 
     def step(batch: Batch) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            heard = listener(batch.features, batch.feature_lengths)
+            encoded = listener(batch.features, batch.feature_lengths)
         listener.zero_grad(set_to_none=True)
-        heard.memory.sum().backward()
+        encoded.memory.sum().backward()
 
     return step
 

@@ -13,7 +13,7 @@ import torch
 import torchaudio
 
 from utils.errors import BadFile, UserError
-from utils.features import Recipe
+from utils.features import FeatureConfig
 
 AUDIO = (".flac", ".wav", ".mp3", ".ogg")
 FLOOR = 1e-6  # energy of silence: keeps the logarithm finite
@@ -29,7 +29,7 @@ EVEN = 10.0  # dB from quiet to loud: less is speech without a pause, or none
 SMOOTHING = 10  # hops: closures of plosives are no pauses
 
 
-def make_recipe(features: str, lowest: float, highest: float) -> Recipe:
+def make_feature_config(features: str, lowest: float, highest: float) -> FeatureConfig:
     """`mel28` (or `28`): so many log mel bands; `mfcc13`: so many cepstra of 40 bands or as many as they need.
 
     The window is padded to an FFT that gives each band a frequency of its own. Raises UserError for anything else.
@@ -41,12 +41,12 @@ def make_recipe(features: str, lowest: float, highest: float) -> Recipe:
         )
     cepstra = int(match[2]) if match[1] == "mfcc" else 0
     bands = max(40, cepstra) if cepstra else int(match[2])
-    rate = Recipe.rate
+    rate = FeatureConfig.sample_rate
     if not 0 <= lowest < highest <= rate / 2:
         raise UserError(f"--lowest, --highest: found {lowest:g} and {highest:g}, expected 0 to {rate / 2:g} Hz, rising")
     for fft in FFT_SIZES:
         if (_filters(fft // 2 + 1, lowest, highest, bands, rate).amax(0) > 0).all():
-            return Recipe(bands, cepstra, lowest, highest, fft=fft)
+            return FeatureConfig(bands, cepstra, lowest, highest, n_fft=fft)
     raise UserError(f"--features: found {bands} bands from {lowest:g} to {highest:g} Hz, too narrow for any frequency")
 
 
@@ -58,18 +58,20 @@ def _filters(frequencies: int, lowest: float, highest: float, bands: int, rate: 
 
 
 @cache
-def _transform(recipe: Recipe) -> torch.nn.Module:
+def _transform(feature_config: FeatureConfig) -> torch.nn.Module:
     mel = {
-        "n_fft": recipe.fft,
-        "win_length": recipe.window,
-        "hop_length": recipe.hop,
-        "n_mels": recipe.bands,
-        "f_min": recipe.lowest,
-        "f_max": recipe.highest,
+        "n_fft": feature_config.n_fft,
+        "win_length": feature_config.win_length,
+        "hop_length": feature_config.hop_length,
+        "n_mels": feature_config.n_mels,
+        "f_min": feature_config.f_min,
+        "f_max": feature_config.f_max,
     }
-    if recipe.cepstra:  # its logarithm has the same floor
-        return torchaudio.transforms.MFCC(recipe.rate, recipe.cepstra, log_mels=True, melkwargs=mel)
-    return torchaudio.transforms.MelSpectrogram(recipe.rate, **mel)
+    if feature_config.n_mfcc:  # its logarithm has the same floor
+        return torchaudio.transforms.MFCC(
+            feature_config.sample_rate, feature_config.n_mfcc, log_mels=True, melkwargs=mel
+        )
+    return torchaudio.transforms.MelSpectrogram(feature_config.sample_rate, **mel)
 
 
 @cache
@@ -82,15 +84,15 @@ def resample(speech: np.ndarray, old: int, new: int) -> np.ndarray:
     return speech if old == new else _resampler(old, new)(torch.from_numpy(speech)).numpy()
 
 
-def features_of(speech: np.ndarray, recipe: Recipe) -> np.ndarray:
+def features_of(speech: np.ndarray, feature_config: FeatureConfig) -> np.ndarray:
     """Mono samples `(N,)` in -1..1 at `recipe.rate` to features `(T, D)` float32; N above `fft / 2`."""
-    transformed = _transform(recipe)(torch.from_numpy(speech))
-    if not recipe.cepstra:
+    transformed = _transform(feature_config)(torch.from_numpy(speech))
+    if not feature_config.n_mfcc:
         transformed = torch.log(transformed + FLOOR)
     return transformed.T.contiguous().numpy()
 
 
-def read_speech(path: Path, recipe: Recipe) -> np.ndarray:
+def read_speech(path: Path, feature_config: FeatureConfig) -> np.ndarray:
     """Any sound file that libsndfile reads, its channels' mean, at the recipe's rate. Raises BadFile."""
     if not path.is_file():
         raise BadFile("a folder" if path.is_dir() else "no such file", "an audio file")
@@ -98,15 +100,15 @@ def read_speech(path: Path, recipe: Recipe) -> np.ndarray:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         raise BadFile(f"what cannot be read ({error})", f"audio, such as {', '.join(AUDIO)}") from None
-    least = max(recipe.window, recipe.fft // 2 + 1) / recipe.rate
+    least = max(feature_config.win_length, feature_config.n_fft // 2 + 1) / feature_config.sample_rate
     if len(samples) < least * rate:
         raise BadFile(f"{len(samples)} samples", f"{1000 * least:g} ms of speech or more")
     speech = samples.mean(axis=1)
     if not np.isfinite(speech).all():
         raise BadFile("samples that are not finite", "numbers between -1 and 1")
-    if rate * recipe.rate > MAX_RATIO * math.gcd(rate, recipe.rate) ** 2:
+    if rate * feature_config.sample_rate > MAX_RATIO * math.gcd(rate, feature_config.sample_rate) ** 2:
         raise BadFile(f"{rate} samples a second", "a usual number, such as 8000, 16000, 22050, 44100 or 48000")
-    return resample(speech, rate, recipe.rate)
+    return resample(speech, rate, feature_config.sample_rate)
 
 
 # ------------------------------------------------------------------------------------------------------------- pieces

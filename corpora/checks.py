@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corpora.layout import Files
+from corpora.layout import PathList
 from utils.errors import BadFile, UserError
 from utils.features import FeatureFormat
 from utils.vocabulary import CHARACTERS
@@ -18,7 +18,7 @@ LISTED = 100  # findings shown on screen; all of them are in the report's file
 
 
 @dataclass
-class Record:
+class UtteranceRecord:
     """One utterance as read: what could be read of it, and what is wrong with it, a line a finding."""
 
     features: np.ndarray | None = None  # 2-D, as stored; None where they are not kept
@@ -36,7 +36,7 @@ def complaint(path: Path, found: str, expected: str) -> str:
 
 
 @dataclass
-class Contents:
+class PartitionIndex:
     """What was read of many utterances, without their features, in little memory."""
 
     shapes: np.ndarray  # (N, 2) int64, as stored; 0 where they could not be read
@@ -44,7 +44,7 @@ class Contents:
     findings: dict[int, list[str]]  # by utterance
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> "Contents":
+    def of(cls, records: Iterable[UtteranceRecord]) -> "PartitionIndex":
         shapes, texts, findings = [], [], {}
         for index, record in enumerate(records):
             shapes.append(record.shape or (0, 0))
@@ -53,14 +53,14 @@ class Contents:
                 findings[index] = record.findings
         return cls(np.array(shapes, dtype=np.int64).reshape(-1, 2), texts, findings)
 
-    def __add__(self, other: "Contents") -> "Contents":
+    def __add__(self, other: "PartitionIndex") -> "PartitionIndex":
         findings = self.findings | {len(self.texts) + index: lines for index, lines in other.findings.items()}
-        return Contents(np.concatenate([self.shapes, other.shapes]), self.texts + other.texts, findings)
+        return PartitionIndex(np.concatenate([self.shapes, other.shapes]), self.texts + other.texts, findings)
 
     @property
     def readable(self) -> np.ndarray:
         """(N,) whether features could be read."""
-        return self.shapes.any(axis=1)
+        return np.asarray(self.shapes.any(axis=1))
 
     def add(self, index: int, finding: str) -> None:
         self.findings.setdefault(index, []).append(finding)
@@ -120,9 +120,9 @@ def read_transcript(path: Path) -> str:
     return "".join(tokens)
 
 
-def read_utterance(features: Path, transcript: Path | None) -> Record:
+def read_utterance(features: Path, transcript: Path | None) -> UtteranceRecord:
     """A pair of files, or features alone, each checked by itself."""
-    record = Record()
+    record = UtteranceRecord()
     try:
         array = read_features(features)
         record.features, record.shape = array, array.shape
@@ -154,7 +154,7 @@ def infer_format(shapes: np.ndarray, normalize: str) -> FeatureFormat:
     return FeatureFormat((columns if time_first else rows)[0], time_first, normalize)
 
 
-def check_shapes(contents: Contents, features: Files, expected: FeatureFormat) -> None:
+def check_shapes(contents: PartitionIndex, features: PathList, expected: FeatureFormat) -> None:
     """Adds a finding where the feature dimension is not the expected one. Raises UserError where it never is."""
     axis = 1 if expected.time_first else 0
     shape = f"(T, {expected.dim})" if expected.time_first else f"({expected.dim}, T)"
@@ -171,7 +171,7 @@ def check_shapes(contents: Contents, features: Files, expected: FeatureFormat) -
 
 
 def check_lengths(
-    contents: Contents, transcripts: Files, expected: FeatureFormat, character_limit: Callable[[int], int]
+    contents: PartitionIndex, transcripts: PathList, expected: FeatureFormat, character_limit: Callable[[int], int]
 ) -> None:
     """Adds a finding where a text is too long for its frames."""
     frames = contents.shapes[:, 0 if expected.time_first else 1].tolist()

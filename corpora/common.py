@@ -1,9 +1,10 @@
 """Utterances, audio and text, to a partition in the Kaggle layout: what every maker of a corpus shares."""
 
 import argparse
+import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -12,12 +13,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from corpora.audio import features_of, make_recipe, read_speech
+from corpora.audio import features_of, make_feature_config, read_speech
 from corpora.checks import LISTED, first_findings, read_transcript
 from utils.errors import BadFile, UserError
-from utils.features import Recipe, keep_recipe
-from utils.files import replacing
+from utils.features import FeatureConfig, write_feature_config
+from utils.files import atomic_write
 from utils.vocabulary import spellable, unspellable
+
+logger = logging.getLogger(f"las.{__name__}")
 
 
 class Utterance(NamedTuple):
@@ -38,32 +41,38 @@ class Found(NamedTuple):
 
 
 def make_corpus(
-    partitions: Sequence[Found], out: Path, recipe: Recipe, jobs: int, skip_bad: bool, say: Callable[[str], None]
+    partitions: Sequence[Found],
+    out: Path,
+    feature_config: FeatureConfig,
+    jobs: int,
+    skip_bad: bool,
 ) -> None:
-    """Partitions with features by `recipe`, below `out`, `jobs` utterances at a time.
+    """Partitions with features by `feature_config`, below `out`, `jobs` utterances at a time.
 
     What is there already is not made again, unless its text has changed. All files are whole or not there.
     Raises UserError where `out` holds features of another recipe, and, at the end, with all that was bad.
     """
-    keep_recipe(out, recipe)
+    write_feature_config(out, feature_config)
     torch.set_num_threads(1)  # each of the jobs has an utterance of its own to work on
     findings = []
     for partition in partitions:
         utterances, unfit = _fit(partition.utterances)
-        problems = _make(partition.name, utterances, out / partition.name, recipe, jobs)
+        problems = _make(partition.name, utterances, out / partition.name, feature_config, jobs)
         findings += partition.findings + unfit + problems
         left_out = Counter(letter for utterance in utterances for letter in unspellable(utterance.text))
         if left_out:
             listed = ", ".join(f"{letter!r} {count} times" for letter, count in left_out.most_common(20))
-            say(f"{partition.name}: left out of the texts, since the vocabulary has no such character: {listed}")
+            logger.info(
+                f"{partition.name}: left out of the texts, since the vocabulary has no such character: {listed}"
+            )
         strangers = {path.stem for path in (out / partition.name / "mfcc").glob("*.npy")}
         strangers -= {utterance.id for utterance in utterances}
         if strangers:
-            say(
-                f"warning: {out / partition.name}: {len(strangers)} utterances there are not from this audio, "
+            logger.warning(
+                f"{out / partition.name}: {len(strangers)} utterances there are not from this audio, "
                 f"such as {min(strangers)}; they stay"
             )
-        say(f"{out / partition.name}: {len(utterances) - len(problems):,} utterances; {recipe}")
+        logger.info(f"{out / partition.name}: {len(utterances) - len(problems):,} utterances; {feature_config}")
     if findings:
         everything = out / "findings.txt"
         if len(findings) > LISTED:
@@ -71,7 +80,7 @@ def make_corpus(
         report = first_findings([f"  {finding}" for finding in findings], everything)
         if not skip_bad:
             raise UserError(f"{report}\nMend these files and run this again, or go on without them: --skip-bad")
-        say(f"{report}\nwent on without them (--skip-bad)")
+        logger.warning(f"{report}\nwent on without them (--skip-bad)")
 
 
 def _fit(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:
@@ -87,7 +96,7 @@ def _fit(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:
     return list(fit.values()), findings
 
 
-def _make(name: str, utterances: Sequence[Utterance], out: Path, recipe: Recipe, jobs: int) -> list[str]:
+def _make(name: str, utterances: Sequence[Utterance], out: Path, feature_config: FeatureConfig, jobs: int) -> list[str]:
     """Files of all utterances; what went wrong, a line each."""
     for kind in ("mfcc", "transcripts"):
         (out / kind).mkdir(parents=True, exist_ok=True)
@@ -97,7 +106,7 @@ def _make(name: str, utterances: Sequence[Utterance], out: Path, recipe: Recipe,
         text = spellable(utterance.text)
         try:
             if not features.exists():
-                _save(features, features_of(read_speech(utterance.audio, recipe), recipe))
+                _save(features, features_of(read_speech(utterance.audio, feature_config), feature_config))
         except BadFile as bad:
             return f"{utterance.audio}: {bad}"
         if not _says(transcript, text):
@@ -120,7 +129,7 @@ def _says(transcript: Path, text: str) -> bool:
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    with replacing(path) as beside, beside.open("wb") as file:  # an open file: np.save adds .npy to a name
+    with atomic_write(path) as temporary, temporary.open("wb") as file:  # an open file: np.save adds .npy to a name
         np.save(file, array)
 
 
@@ -142,8 +151,8 @@ def maker_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def parse_maker_arguments(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Recipe]:
+def parse_maker_arguments(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, FeatureConfig]:
     args = parser.parse_args()
     if args.jobs < 1:
         raise UserError(f"--jobs: found {args.jobs}, expected 1 or more")
-    return args, make_recipe(args.features, args.lowest, args.highest)
+    return args, make_feature_config(args.features, args.lowest, args.highest)

@@ -12,6 +12,7 @@ import argparse
 import ctypes
 import functools
 import json
+import logging
 import os
 import random
 import shutil
@@ -23,12 +24,14 @@ from tqdm import tqdm
 from corpora.audio import features_of, resample
 from utils.cli import run_command
 from utils.errors import UserError
-from utils.features import Recipe, keep_recipe
+from utils.features import FeatureConfig, write_feature_config
 
 SIZES = {"train": 1600, "dev": 100, "test": 100}
 SMALLEST = 16
 SEED = 11785
-FEATURES = Recipe()  # the competition's
+FEATURES = FeatureConfig()  # the competition's
+
+logger = logging.getLogger(f"las.{__name__}")
 
 ACCENTS = ("en-us", "en-us-nyc", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbcwmd", "en-029")
 # fmt: off
@@ -98,7 +101,8 @@ WORDS = {
 
 def make_sentences(count: int, generator: random.Random, seen: set[str]) -> list[str]:
     """`count` sentences, lower case, none of them in `seen`, to which they are added."""
-    templates, sentences = TEMPLATES.strip().splitlines(), []
+    templates = TEMPLATES.strip().splitlines()
+    sentences: list[str] = []
     while len(sentences) < count:
         sentence = generator.choice(templates)
         for name, words in WORDS.items():
@@ -156,11 +160,12 @@ def make_corpus(root: Path, sizes: dict[str, int] = SIZES, seed: int = SEED) -> 
     """Partitions `train`, `dev` and `test` under `root`, in the layout of F23."""
     made = root / "made.json"
     recipe = {"seed": seed, "sizes": sizes}
-    keep_recipe(root, FEATURES)
+    write_feature_config(root, FEATURES)
     if made.exists() and json.loads(made.read_text(encoding="utf-8")) == recipe:
-        print(f"{root}: the synthetic corpus is there already")
+        logger.info(f"{root}: the synthetic corpus is there already")
         return
-    generator, synthesiser, seen = random.Random(seed), Synthesiser(), set()
+    generator, synthesiser = random.Random(seed), Synthesiser()
+    seen: set[str] = set()
     for name, size in sizes.items():
         folders = root / name / "mfcc", root / name / "transcripts"
         for folder in folders:
@@ -175,13 +180,15 @@ def make_corpus(root: Path, sizes: dict[str, int] = SIZES, seed: int = SEED) -> 
             speech = synthesiser.speak(
                 sentence, voice, generator.randint(110, 165), generator.randint(35, 65), generator.randint(30, 70)
             )
-            features = features_of(resample(speech, synthesiser.sample_rate, FEATURES.rate), FEATURES)
+            features = features_of(resample(speech, synthesiser.sample_rate, FEATURES.sample_rate), FEATURES)
             tokens = np.array(["<sos>", *sentence.upper(), "<eos>"])
             file = f"{list(VOICES).index(name) * 100 + speaker:03d}-{number:05d}.npy"
             for folder, array in zip(folders, (features, tokens), strict=True):
                 np.save(folder / file, array)
     made.write_text(json.dumps(recipe), encoding="utf-8")
-    print(f"{root}: synthetic speech, {', '.join(f'{size} utterances for {name}' for name, size in sizes.items())}")
+    logger.info(
+        f"{root}: synthetic speech, {', '.join(f'{size} utterances for {name}' for name, size in sizes.items())}"
+    )
 
 
 def main() -> None:

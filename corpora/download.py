@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import logging
 import os
 import shutil
 import ssl
@@ -9,7 +10,7 @@ import tarfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
@@ -30,11 +31,12 @@ CHUNK = 2**20
 ATTEMPTS, WAIT, TIMEOUT = 5, 3.0, 60.0  # attempts without a byte gained; seconds between them; seconds without a byte
 LOST = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
+logger = logging.getLogger(f"las.{__name__}")
+
 
 def download(
     part: str,
     folder: Path,
-    say: Callable[[str], None],
     base: str = BASE,
     checksums: Mapping[str, str] = CHECKSUMS,
     wait: float = WAIT,
@@ -45,7 +47,7 @@ def download(
     Raises UserError where it cannot be had, or is another; run again, it goes on.
     """
     if (folder / part).is_dir():
-        say(f"{folder / part}: is there already")
+        logger.info(f"{folder / part}: is there already")
         return
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"{part}.tar.gz"
@@ -56,7 +58,7 @@ def download(
     _verify(archive, checksums[part])
     _unpack(archive, part, folder)
     archive.unlink()
-    say(f"{folder / part}: fetched, verified and unpacked")
+    logger.info(f"{folder / part}: fetched, verified and unpacked")
 
 
 def _fetch(url: str, partial: Path, wait: float) -> None:
@@ -118,18 +120,18 @@ def _verify(archive: Path, checksum: str) -> None:
 
 def _unpack(archive: Path, part: str, folder: Path) -> None:
     """`LibriSpeech/PART/` of the archive as `folder/PART`, which is whole or not there."""
-    beside = folder / f".{part}.unpacking"
-    shutil.rmtree(beside, ignore_errors=True)
+    temporary = folder / f".{part}.unpacking"
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
         with tarfile.open(archive) as tar, tqdm(desc=f"unpacking {part}", unit="file", disable=None) as bar:
             for member in tar:
                 if PurePosixPath(member.name).parts[1:2] == (part,):
-                    tar.extract(member, beside, filter="data")
+                    tar.extract(member, temporary, filter="data")
                     bar.update()
-        os.replace(beside / "LibriSpeech" / part, folder / part)
+        os.replace(temporary / "LibriSpeech" / part, folder / part)
     except (tarfile.TarError, EOFError, FileNotFoundError) as error:
         raise UserError(
             f"{archive}: cannot be unpacked ({error}), expected LibriSpeech/{part}; remove it, run this again"
         ) from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -51,11 +51,11 @@ def main() -> None:
     parser.add_argument("table", type=Path, metavar="TABLE.tsv", help="lines of a path inside AUDIO, a tab, a text")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make the corpus in")
     parser.add_argument("--name", required=True, metavar="PARTITION", help="what to call it: train, dev, test")
-    args, recipe = parse_maker_arguments(parser)
+    args, feature_config = parse_maker_arguments(parser)
     if not re.fullmatch(r"\w[\w.+-]*", args.name):
         raise UserError(f"--name: found {args.name!r}, expected a folder's name such as train or dev")
     found = find_utterances(args.audio, args.table, args.name)
-    make_corpus([found], args.out, recipe, args.jobs, args.skip_bad, print)
+    make_corpus([found], args.out, feature_config, args.jobs, args.skip_bad)
 
 
 if __name__ == "__main__":

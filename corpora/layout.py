@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -40,34 +41,48 @@ LAYOUTS = (
 )
 
 
-class Files(Sequence[Path]):
-    """Paths, kept as names in folders: as `Path` objects those of 960 hours would take half a gigabyte."""
+class PathList(Sequence[Path]):
+    """Paths, kept as names in folders: as `Path` objects those of 960 hours would take half a gigabyte.
+
+    Args:
+        folders: that the files are in.
+        which: `(N,)`, the folder of each file, as a position in `folders`.
+        names: `N` file names.
+    """
 
     def __init__(self, folders: Sequence[Path], which: np.ndarray, names: Sequence[str]):
-        """which: the folder of each name, as a position in `folders`."""
         self._folders, self._which, self._names = tuple(folders), which, tuple(names)
 
     @classmethod
-    def of(cls, folder: Path, names: Sequence[str]) -> "Files":
+    def of(cls, folder: Path, names: Sequence[str]) -> "PathList":
+        """Files in a single folder."""
         return cls([folder], np.zeros(len(names), dtype=np.int32), names)
 
-    def take(self, positions: Sequence[int]) -> "Files":
-        return Files(self._folders, self._which[positions], [self._names[index] for index in positions])
+    def take(self, positions: Sequence[int]) -> "PathList":
+        return PathList(self._folders, self._which[positions], [self._names[index] for index in positions])
 
-    def __add__(self, other: "Files") -> "Files":
+    def __add__(self, other: "PathList") -> "PathList":
         which = np.concatenate([self._which, other._which + len(self._folders)])
-        return Files(self._folders + other._folders, which, self._names + other._names)
+        return PathList(self._folders + other._folders, which, self._names + other._names)
 
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, index: int) -> Path:
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "PathList": ...
+
+    def __getitem__(self, index: int | slice) -> "Path | PathList":
+        if isinstance(index, slice):
+            return self.take(range(len(self))[index])
         return self._folders[self._which[index]] / self._names[index]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Files) and list(self) == list(other)
+        return isinstance(other, PathList) and list(self) == list(other)
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # compared by value
 
 
 @dataclass(frozen=True)
@@ -80,9 +95,9 @@ class Partition:
 
     name: str
     layout: Layout
-    features: Files
-    transcripts: Files | None
-    orphans: Files
+    features: PathList
+    transcripts: PathList | None
+    orphans: PathList
 
 
 def detect_layout(root: Path) -> Layout:
@@ -116,10 +131,10 @@ def find_partition(root: str | Path, name: str) -> Partition:
     transcripts_dir = root / name / layout.transcripts
     if not transcripts_dir.is_dir():
         names = _test_order(root / name, names)
-        return Partition(name, layout, Files.of(features_dir, names), None, Files.of(features_dir, ()))
+        return Partition(name, layout, PathList.of(features_dir, names), None, PathList.of(features_dir, ()))
     orphans = sorted(set(_arrays_in(transcripts_dir)) - set(names))
-    features, transcripts = Files.of(features_dir, names), Files.of(transcripts_dir, names)
-    return Partition(name, layout, features, transcripts, Files.of(transcripts_dir, orphans))
+    features, transcripts = PathList.of(features_dir, names), PathList.of(transcripts_dir, names)
+    return Partition(name, layout, features, transcripts, PathList.of(transcripts_dir, orphans))
 
 
 def _arrays_in(folder: Path) -> list[str]:

@@ -69,10 +69,10 @@ def main() -> None:
         metavar="PART",
         help=f"first fetch these parts of LibriSpeech into AUDIO: {', '.join(CHECKSUMS)}",
     )
-    args, recipe = parse_maker_arguments(parser)
+    args, feature_config = parse_maker_arguments(parser)
     for part in args.download:
-        download(part, args.audio, print)
-    make_corpus(find_partitions(args.audio), args.out, recipe, args.jobs, args.skip_bad, print)
+        download(part, args.audio)
+    make_corpus(find_partitions(args.audio), args.out, feature_config, args.jobs, args.skip_bad)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,11 @@ that reading the small files told: features, texts, and what is wrong with them.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,32 +19,38 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from corpora.checks import READERS, Contents, Record, read_utterance
-from corpora.layout import Files, Partition
+from corpora.checks import READERS, PartitionIndex, UtteranceRecord, read_utterance
+from corpora.layout import Partition, PathList
 from utils.errors import UserError
 
 VERSION = 2  # of the pack's format
 END = "."  # the line after the last text: none of it is missing
 AT_A_TIME = 2048  # utterances read ahead of what is written, and files asked for their size in one go
 
+logger = logging.getLogger(f"las.{__name__}")
+
 
 class Pack(NamedTuple):
-    """file: the features of all utterances one after the other, as elements of `dtype`."""
+    """A partition packed into one file."""
 
-    file: Path
-    dtype: str
-    contents: Contents
+    file: Path  # the features of all utterances one after the other
+    dtype: str  # of its elements
+    contents: PartitionIndex
 
 
-class MappedFeatures(Sequence):
-    """Features `(T, D)` float32 of the utterances of some packs.
+class MappedFeatures:
+    """Features `(T, D)`, float32, of the utterances of some packs, by position.
 
-    A file is opened where it is first used, and stays open: it can be read even when a newer pack has replaced it.
+    A file is opened when it is first used, and stays open: it can be read even when a newer pack has replaced it.
     Only the utterance at hand is mapped, or all that was ever read would count as this process's memory.
+
+    Args:
+        packs: of the same dtype.
+        keep: positions of the utterances in all the packs' contents, one pack after the other.
+        time_first: whether they are stored as `(T, D)`.
     """
 
     def __init__(self, packs: Sequence[Pack], keep: Sequence[int], time_first: bool):
-        """keep: positions in all the packs' contents, one pack after the other."""
         self._paths, self._dtype, self._time_first = [pack.file for pack in packs], packs[0].dtype, time_first
         self._pack = np.repeat(np.arange(len(packs)), [len(pack.contents.texts) for pack in packs])[keep]
         sizes = [pack.contents.shapes.prod(axis=1) for pack in packs]
@@ -66,10 +73,16 @@ class MappedFeatures(Sequence):
         return {**self.__dict__, "_open": {}}  # a worker process opens the files itself
 
 
-def open_pack(folder: Path, partition: Partition, half: bool, say: Callable[[str], None]) -> Pack:
-    """The pack of a partition in `folder`, made where there is none or where files have changed since.
+def open_pack(folder: Path, partition: Partition, half: bool) -> Pack:
+    """The pack of a partition in `folder`; made first if there is none, or if files have changed since.
 
-    half: 16-bit floats. Raises UserError where `folder` cannot be written.
+    Args:
+        folder: that holds all packs.
+        partition: whose files are packed.
+        half: whether features are packed as float16.
+
+    Raises:
+        UserError: `folder` cannot be written, or the pack is damaged.
     """
     dtype = "float16" if half else "float32"
     place = partition.features[0].parent.parent.resolve()
@@ -84,7 +97,7 @@ def open_pack(folder: Path, partition: Partition, half: bool, say: Callable[[str
                 if old != packed:
                     shutil.rmtree(old, ignore_errors=True)
             size = (packed / "features.bin").stat().st_size / 1e9
-            say(f"packed {partition.name} into {packed} ({size:.2f} GB)")
+            logger.info(f"packed {partition.name} into {packed} ({size:.2f} GB)")
         return _read(packed, dtype, len(partition.features))
     except OSError as error:
         message = f"data.cache: {partition.name} cannot be packed into {folder} ({error}); ram and off need no disk"
@@ -94,9 +107,9 @@ def open_pack(folder: Path, partition: Partition, half: bool, say: Callable[[str
 
 
 def _fingerprint(partition: Partition) -> str:
-    """Changes with the name, the size or the time of any file."""
+    """A digest that changes with the name, the size or the modification time of any file."""
 
-    def stat(files: Files, begin: int) -> str:
+    def stat(files: PathList, begin: int) -> str:
         lines = []
         for index in range(begin, min(begin + AT_A_TIME, len(files))):
             path = files[index]
@@ -116,36 +129,38 @@ def _fingerprint(partition: Partition) -> str:
 
 
 def _make(packed: Path, partition: Partition, dtype: str) -> None:
-    """Written into a folder beside, which takes the name at the end; another process may have been first."""
+    """Writes a pack into a temporary folder, renamed at the end; another process may have been first."""
     N = len(partition.features)
-    beside = Path(tempfile.mkdtemp(prefix=f".{packed.name}-", dir=packed.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{packed.name}-", dir=packed.parent))
     try:
-        with (beside / "features.bin").open("wb") as file, ThreadPoolExecutor(READERS) as pool:
+        with (temporary / "features.bin").open("wb") as file, ThreadPoolExecutor(READERS) as pool:
 
-            def write(record: Record) -> Record:
+            def write(record: UtteranceRecord) -> UtteranceRecord:
                 if record.features is not None:
                     file.write(np.ascontiguousarray(record.features, dtype=dtype).data)
                 return replace(record, features=None)
 
-            def read(index: int) -> Record:
-                return read_utterance(partition.features[index], partition.transcripts and partition.transcripts[index])
+            def read(index: int) -> UtteranceRecord:
+                return read_utterance(
+                    partition.features[index], None if partition.transcripts is None else partition.transcripts[index]
+                )
 
             shares = (range(begin, min(begin + AT_A_TIME, N)) for begin in range(0, N, AT_A_TIME))
             records = (record for share in shares for record in pool.map(read, share))
             bar = tqdm(records, f"packing {partition.name}", N, unit="file", leave=False, disable=None)
-            contents = Contents.of(map(write, bar))
+            contents = PartitionIndex.of(map(write, bar))
             file.flush()
             os.fsync(file.fileno())
-        np.save(beside / "shapes.npy", contents.shapes)
-        (beside / "texts.txt").write_text("\n".join([*contents.texts, END]), encoding="utf-8")
-        (beside / "findings.json").write_text(json.dumps(contents.findings), encoding="utf-8")
+        np.save(temporary / "shapes.npy", contents.shapes)
+        (temporary / "texts.txt").write_text("\n".join([*contents.texts, END]), encoding="utf-8")
+        (temporary / "findings.json").write_text(json.dumps(contents.findings), encoding="utf-8")
         try:
-            beside.rename(packed)
+            temporary.rename(packed)
         except OSError:
             if not packed.is_dir():
                 raise
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _read(packed: Path, dtype: str, N: int) -> Pack:
@@ -154,7 +169,7 @@ def _read(packed: Path, dtype: str, N: int) -> Pack:
     with (packed / "texts.txt").open(encoding="utf-8", newline="\n") as lines:
         texts = [line.removesuffix("\n") for line in lines]
     findings = json.loads((packed / "findings.json").read_text(encoding="utf-8"))
-    contents = Contents(shapes, texts, {int(index): lines for index, lines in findings.items()})
+    contents = PartitionIndex(shapes, texts, {int(index): lines for index, lines in findings.items()})
     size = int(shapes.prod(axis=1).sum()) * np.dtype(dtype).itemsize
     if shapes.shape != (N, 2) or len(texts) != N + 1 or texts.pop() != END or file.stat().st_size != size:
         raise ValueError("parts that do not belong together")

@@ -1,83 +1,95 @@
 """Beam search over all utterances and hypotheses of a batch at once, on the device."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from decoding.greedy import SYNC_EVERY
-from decoding.recogniser import Heard, Recogniser, reorder
+from decoding.recogniser import EncodedUtterances, Recogniser, select_rows
 from utils.vocabulary import EOS, PAD, SOS
 
 IMPOSSIBLE = float("-inf")
-CROWD = 0.75  # where no more than this share of a batch is still searching, the others leave it
+COMPACT_BELOW = 0.75  # share of unfinished utterances at which the finished ones are taken out of the batch
 
 
 class Hypothesis(NamedTuple):
-    """tokens: `<eos>` left out.   score: log_probability and what its length adds."""
+    """A text that the search has found."""
 
-    tokens: list[int]
-    score: float
+    tokens: list[int]  # without <eos>
+    score: float  # log_probability and the length reward
     log_probability: float
 
 
 class _Beam(NamedTuple):
-    """Where the search stands for `N` utterances; tokens are padded with `<pad>`."""
+    """Progress of the search on `N` utterances; tokens are padded with `<pad>`."""
 
     utterance: Tensor  # (N,) their positions in the batch
-    limits: Tensor  # (N,)
-    scores: Tensor  # (N, K) of the hypotheses that go on
+    limits: Tensor  # (N,) characters that they may be spelled with
+    scores: Tensor  # (N, K) of the hypotheses in the beam
     tokens: Tensor  # (N, K, longest limit + 1)
-    finished_scores: Tensor  # (N, K) of the best that have finished, kept aside
+    finished_scores: Tensor  # (N, K) of the best hypotheses that have finished
     finished_tokens: Tensor  # (N, K, longest limit + 1)
-    count: Tensor  # (N,) how many have finished
-    done: Tensor  # (N,)
+    finished_count: Tensor  # (N,) how many hypotheses have finished
+    done: Tensor  # (N,) whether the search of the utterance has ended
 
 
 @torch.no_grad()
 def beam_search(
     recogniser: Recogniser,
-    heard: tuple[Heard, ...],
+    encoded: Sequence[EncodedUtterances],
     limits: Tensor,
     beam_size: int,
     length_reward: float = 0.0,
 ) -> list[list[Hypothesis]]:
-    """Up to `beam_size` hypotheses of each utterance, best first. Each character adds `length_reward` to the score:
-    a product of probabilities alone prefers short texts.
+    """Searches the best hypotheses of each utterance of a batch; the utterances do not depend on each other.
 
-    A hypothesis finishes where `<eos>` is its most probable next token and among the best `beam_size` continuations of
-    its utterance. An utterance is done after `limits (B,)` characters, or when as many have finished and the best of
-    them scores no worse than the best of the beam by then. Without these two rules improbable early ends, which are
-    cheap in a beam, cut texts short (RESULTS.md). Only where nothing has finished by the limit, the beam itself is the
-    result. What happens to an utterance does not depend on the others.
+    A hypothesis finishes if `<eos>` is its most probable next token and among the best `beam_size` continuations of
+    its utterance. An utterance is done after its limit of characters, or once `beam_size` hypotheses have finished and
+    the best of them scores no worse than the best one in the beam. Without these two rules improbable early ends, which
+    are cheap in a beam, cut texts short (docs/experiments.md). If none has finished by the limit, the beam itself is
+    the result.
+
+    Args:
+        recogniser: the models.
+        encoded: the batch of `B` utterances, as `recogniser.encode` returned it.
+        limits: `(B,)`, characters that each utterance may be spelled with.
+        beam_size: `K`.
+        length_reward: added to the score for every character, since a product of probabilities prefers short texts.
+
+    Returns:
+        Up to `K` hypotheses of each utterance, best first.
     """
     (B,), K, longest, device = limits.shape, beam_size, int(limits.max()), limits.device
-    states = recogniser.initial_state(heard, rows=K)
+    state = recogniser.initial_state(encoded, rows=K)
     token = torch.full((B * K,), SOS, device=device)
-    beam, found = _start(limits, K, longest), {}
+    beam = _start(limits, K, longest)
+    found: dict[int, list[Hypothesis]] = {}
     for step in range(longest + 1):
-        log_probs, states = recogniser.step(token, states, heard)
+        log_probs, state = recogniser.step(token, state, encoded)
         log_probs[:, [PAD, SOS]] = IMPOSSIBLE
         log_probs[:, EOS].masked_fill_(log_probs.argmax(1) != EOS, IMPOSSIBLE)
         beam, parent = _advance(beam, log_probs + length_reward, step, length_reward)
         rows = torch.arange(len(parent), device=device).unsqueeze(1) * K + parent
         if device.type == "cpu" or step % SYNC_EVERY == SYNC_EVERY - 1 or step == longest:
-            left = (~beam.done).nonzero().squeeze(1)
-            if len(left) <= CROWD * len(beam.done):
+            unfinished = (~beam.done).nonzero().squeeze(1)
+            if len(unfinished) <= COMPACT_BELOW * len(beam.done):
                 found |= _read(_Beam(*(tensor[beam.done] for tensor in beam)), length_reward)
-                if len(left) == 0:
+                if len(unfinished) == 0:
                     break
-                beam, heard, rows = (
-                    _Beam(*(tensor[left] for tensor in beam)),
-                    recogniser.select(heard, left),
-                    rows[left],
+                beam, encoded, rows = (
+                    select_rows(beam, unfinished),
+                    select_rows(tuple(encoded), unfinished),
+                    rows[unfinished],
                 )
-        states = reorder(states, rows.flatten())
+        state = select_rows(state, rows.flatten())
         token = beam.tokens[:, :, step].flatten()
     return [found[utterance] for utterance in range(B)]
 
 
 def _start(limits: Tensor, K: int, longest: int) -> _Beam:
+    """The beam before `<sos>`."""
     (B,), device = limits.shape, limits.device
     scores = torch.full((B, K), IMPOSSIBLE, device=device)
     tokens = torch.full((B, K, longest + 1), PAD, device=device)
@@ -89,7 +101,10 @@ def _start(limits: Tensor, K: int, longest: int) -> _Beam:
 
 
 def _advance(beam: _Beam, log_probs: Tensor, step: int, length_reward: float) -> tuple[_Beam, Tensor]:
-    """One more character, `log_probs (N * K, V)`; also which hypothesis `(N, K)` each of the beam goes on from."""
+    """The beam after one more character, and the position `(N, K)` of each hypothesis's parent in the beam before.
+
+    log_probs: `(N * K, V)` of the next character, with the length reward in it.
+    """
     (N, K), V = beam.scores.shape, log_probs.size(1)
     continuations = (beam.scores.unsqueeze(2) + log_probs.view(N, K, V)).flatten(1)
     # Each hypothesis has one <eos>, so among the best 2K there are K that go on.
@@ -98,7 +113,7 @@ def _advance(beam: _Beam, log_probs: Tensor, step: int, length_reward: float) ->
     ends = character == EOS
 
     ending = ends[:, :K] & (best[:, :K] > IMPOSSIBLE) & ~beam.done.unsqueeze(1)
-    count = beam.count + ending.sum(1)
+    count = beam.finished_count + ending.sum(1)
     finished = torch.cat([beam.finished_scores, best[:, :K].masked_fill(~ending, IMPOSSIBLE)], dim=1)
     finished, chosen = finished.topk(K, dim=1)
     texts = _select(torch.cat([beam.finished_tokens, _select(beam.tokens, parent[:, :K])], dim=1), chosen)

@@ -1,4 +1,4 @@
-"""CTC's opinion of what comes next, for joint CTC/attention decoding (Watanabe et al. 2017, algorithm 2).
+"""The CTC prefix score of the next character, for joint CTC/attention decoding (Watanabe et al. 2017, algorithm 2).
 
 The probability that a text starts with prefix `g` followed by `c` is a sum over the steps at which `c` can be first
 emitted. All prefixes of a beam and all characters are scored by one matrix product, and the forward variables of the
@@ -17,40 +17,52 @@ ZERO = -1e9  # log of 0 that can be added and subtracted without becoming nan
 
 
 class Frames(NamedTuple):
-    """The CTC branch's log-probabilities `(B, S, V)`, prepared for scoring; float64, padding is certain blank."""
+    """The CTC branch's posteriors, prepared for scoring; float64, padding is certain blank."""
 
-    log_probs: Tensor
-    probs: Tensor
-    cumulative: Tensor  # sums over time of log_probs up to each step, (B, S, V)
+    log_probs: Tensor  # (B, S, V)
+    probs: Tensor  # (B, S, V)
+    cumulative: Tensor  # (B, S, V), sums over time of log_probs up to each step
 
 
-# log P(prefix, steps so far) ending in a character (N, S) and in blank (N, S); the prefix's last token (N,);
-# log P of the prefix with each token appended (N, V)
-State = tuple[Tensor, ...]
+class PrefixState(NamedTuple):
+    """Forward variables of the prefix of each of `N` hypotheses."""
+
+    in_character: Tensor  # (N, S), log P(prefix, steps so far) ending in its last character
+    in_blank: Tensor  # (N, S), the same ending in blank
+    last: Tensor  # (N,), the prefix's last token
+    extended: Tensor  # (N, V), log P of the prefix with each token appended
 
 
 def prepare(log_probs: Tensor, lengths: Tensor) -> Frames:
-    """`log_probs (B, S, V)`, `lengths (B,)`."""
+    """Prepares the CTC branch's `log_probs (B, S, V)` of utterances of `lengths (B,)`."""
     padding = ~length_mask(lengths, log_probs.size(1))
     log_probs = log_probs.double().clamp(min=ZERO / 1e4).masked_fill(padding.unsqueeze(2), ZERO / 1e4)
     log_probs[..., CTC_BLANK] = log_probs[..., CTC_BLANK].masked_fill(padding, 0.0)
     return Frames(log_probs, log_probs.exp(), log_probs.cumsum(1))
 
 
-def initial_state(frames: Frames, rows: int) -> State:
+def initial_state(frames: Frames, rows: int) -> PrefixState:
     """The empty prefix, for `rows` hypotheses of each utterance: blanks alone so far."""
     blank = frames.cumulative[..., CTC_BLANK].repeat_interleave(rows, dim=0)
     last = torch.full((blank.size(0),), SOS, device=blank.device)
-    return torch.full_like(blank, ZERO), blank, last, blank.new_zeros(blank.size(0), frames.log_probs.size(2))
+    extended = blank.new_zeros(blank.size(0), frames.log_probs.size(2))
+    return PrefixState(torch.full_like(blank, ZERO), blank, last, extended)
 
 
-def step(token: Tensor, state: State, frames: Frames) -> tuple[Tensor, State]:
-    """Appends `token (N,)` to the prefixes; `log P(prefix + c...) - log P(prefix...)` for every `c`, `(N, V)`.
+def step(token: Tensor, state: PrefixState, frames: Frames) -> tuple[Tensor, PrefixState]:
+    """Appends a token to each prefix and scores every continuation.
 
-    For `<eos>` it is the log-probability that the text ends there. `<sos>` appends nothing.
+    Args:
+        token: `(N,)`; `<sos>` appends nothing.
+        state: of the prefixes before.
+        frames: as `prepare` returned them.
+
+    Returns:
+        `log P(prefix + c...) - log P(prefix...)` for every `c`, `(N, V)`, for `<eos>` the log-probability that the text
+        ends there; and the state of the longer prefixes.
     """
     in_character, in_blank = _append(token, state, frames)
-    score = state[3].gather(1, token.unsqueeze(1))
+    score = state.extended.gather(1, token.unsqueeze(1))
     B, S, _ = frames.log_probs.shape
     rows = token.size(0) // B
 
@@ -64,10 +76,10 @@ def step(token: Tensor, state: State, frames: Frames) -> tuple[Tensor, State]:
     first = first.scatter(1, token.unsqueeze(1), again.logsumexp(1, keepdim=True))
     first[:, EOS] = torch.logaddexp(in_character[:, -1], in_blank[:, -1])
     first[:, [PAD, SOS]] = ZERO
-    return (first - score).float(), (in_character, in_blank, token, first)
+    return (first - score).float(), PrefixState(in_character, in_blank, token, first)
 
 
-def _append(token: Tensor, state: State, frames: Frames) -> tuple[Tensor, Tensor]:
+def _append(token: Tensor, state: PrefixState, frames: Frames) -> tuple[Tensor, Tensor]:
     """Forward variables of the prefixes with `token` appended; rows with `<sos>` stay as they are."""
     in_character, in_blank, last, _ = state
     rows = token.size(0) // frames.log_probs.size(0)

@@ -1,23 +1,34 @@
 """Greedy decoding: always the most probable character."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from decoding.recogniser import Heard, Recogniser
+from decoding.recogniser import EncodedUtterances, Recogniser
 from utils.vocabulary import CTC_BLANK, EOS, PAD, SOS
 
-SYNC_EVERY = 8  # steps between looks whether all have finished: on a GPU each look waits for the device
+SYNC_EVERY = 8  # steps between tests whether all have finished: on a GPU each test waits for the device
 
 
 @torch.no_grad()
-def greedy_search(recogniser: Recogniser, heard: tuple[Heard, ...], limits: Tensor) -> list[list[int]]:
-    """Tokens of each utterance, `<eos>` left out; at most `limits (B,)` of them."""
-    states = recogniser.initial_state(heard)
+def greedy_search(recogniser: Recogniser, encoded: Sequence[EncodedUtterances], limits: Tensor) -> list[list[int]]:
+    """Spells each utterance of a batch with the most probable characters.
+
+    Args:
+        recogniser: the models.
+        encoded: the batch of `B` utterances, as `recogniser.encode` returned it.
+        limits: `(B,)`, characters that each utterance may be spelled with.
+
+    Returns:
+        Tokens of each utterance, without `<eos>`.
+    """
+    state = recogniser.initial_state(encoded)
     token = torch.full_like(limits, SOS)
     finished = torch.zeros_like(limits, dtype=torch.bool)
     spelled = []
     for step in range(int(limits.max())):
-        log_probs, states = recogniser.step(token, states, heard)
+        log_probs, state = recogniser.step(token, state, encoded)
         log_probs[:, [PAD, SOS]] = float("-inf")
         token = log_probs.argmax(1)
         finished = finished | (token == EOS) | (step >= limits)
@@ -29,7 +40,15 @@ def greedy_search(recogniser: Recogniser, heard: tuple[Heard, ...], limits: Tens
 
 
 def ctc_greedy(log_probs: Tensor, lengths: Tensor) -> list[list[int]]:
-    """Best path of the CTC branch: `log_probs (B, S, V)`, repeats merged, blanks dropped."""
+    """Best path of the CTC branch, repeats merged and blanks dropped (Graves et al. 2006, section 3.2).
+
+    Args:
+        log_probs: `(B, S, V)`.
+        lengths: `(B,)`, steps of each utterance.
+
+    Returns:
+        Tokens of each utterance.
+    """
     best = log_probs.argmax(2).cpu()
     rows = [torch.unique_consecutive(row[:length]).tolist() for row, length in zip(best, lengths.tolist(), strict=True)]
     return [[token for token in row if token != CTC_BLANK] for row in rows]

@@ -1,7 +1,7 @@
 """One or several trained models as one recogniser: what greedy and beam search ask for the next character."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,33 +9,43 @@ from torch import Tensor
 from decoding import ctc_prefix
 from decoding.language_model import LanguageModel
 from models.attention import Memory
-from models.las import LAS, Listened
+from models.las import LAS, EncoderOutput
 
-FRAMES_PER_CHARACTER = 3  # nobody speaks faster than 33 characters a second
+FRAMES_PER_CHARACTER = 3  # nobody speaks faster than 33 characters per second
 SHORTEST_LIMIT = 10
-
-States = tuple[tuple[Tensor, ...], ...]
+S = TypeVar("S")
 
 
 def character_limits(feature_lengths: Tensor) -> Tensor:
-    """How many characters each utterance `(B,)` may be spelled with, `<eos>` not counted."""
+    """How many characters each utterance of `feature_lengths (B,)` may be spelled with, `<eos>` not counted: `(B,)`."""
     return SHORTEST_LIMIT + feature_lengths // FRAMES_PER_CHARACTER
 
 
-class Heard(NamedTuple):
-    """An utterance as one model heard it: what its Speller attends to, and what its CTC branch says."""
+class EncodedUtterances(NamedTuple):
+    """A batch encoded by one model: what its Speller attends to, and the posteriors of its CTC branch."""
 
     memory: Memory
-    ctc: ctc_prefix.Frames | None
+    ctc: ctc_prefix.Frames | None  # None without a CTC branch, or if it has no weight
+
+
+class RecogniserState(NamedTuple):
+    """State of `N` hypotheses; the first dimension of every tensor in it is `N`."""
+
+    spellers: tuple[Any, ...]  # of each model
+    ctc: tuple[ctc_prefix.PrefixState | None, ...]  # of each model
+    language_model: Tensor | None  # (N,)
 
 
 class Recogniser:
     """An ensemble: the mean of its models' log-probabilities. Models of different shapes may go together.
 
-    ctc_weight: share of the CTC branch in what a model says of the next character: `(1 - w) log P_attention(c | g) +
-    w log P_ctc(c | g)`, `g` what was spelled so far. It does not count for a model without a CTC branch.
-    lm_weight: how much of the language model's log P(c | g) is added (shallow fusion, Gulcehre et al. 2015).
-    precision: bf16 computes the Listener in it; as in training, all else is float32.
+    Args:
+        models: trained models; they are put into evaluation mode.
+        ctc_weight: share `w` of the CTC branch in a model's score of the next character `c` after the prefix `g`,
+            `(1 - w) log P_attention(c | g) + w log P_ctc(c | g)`. It does not count for a model without a CTC branch.
+        language_model: added with `lm_weight` times its log P(c | g) (shallow fusion, Gulcehre et al. 2015), or None.
+        lm_weight: weight of the language model.
+        precision: float32, or bf16 for the Listener; as in training, all else is float32.
     """
 
     def __init__(
@@ -50,58 +60,60 @@ class Recogniser:
         self.language_model, self.lm_weight = language_model if lm_weight else None, lm_weight
         self.precision = precision
 
-    def listen(self, features: Tensor, feature_lengths: Tensor) -> tuple[Heard, ...]:
-        """`features (B, T, D)`, `feature_lengths (B,)`."""
+    def encode(self, features: Tensor, feature_lengths: Tensor) -> tuple[EncodedUtterances, ...]:
+        """Each model's encoding of `features (B, T, D)` of `feature_lengths (B,)`."""
         with torch.autocast(features.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             return tuple(self.prepare(model.listen(features, feature_lengths)) for model in self.models)
 
-    def prepare(self, listened: Listened) -> Heard:
-        use_ctc = self.ctc_weight > 0 and listened.ctc_log_probs is not None
-        ctc = ctc_prefix.prepare(listened.ctc_log_probs, listened.ctc_lengths) if use_ctc else None
-        return Heard(listened.memory, ctc)
+    def prepare(self, encoded: EncoderOutput) -> EncodedUtterances:
+        """What `encode` returns of one model, from what its Listener has encoded already."""
+        if self.ctc_weight == 0 or encoded.ctc_log_probs is None:
+            return EncodedUtterances(encoded.memory, None)
+        return EncodedUtterances(encoded.memory, ctc_prefix.prepare(encoded.ctc_log_probs, encoded.ctc_lengths))
 
-    def select(self, heard: tuple[Heard, ...], utterances: Tensor) -> tuple[Heard, ...]:
-        """What was heard of these utterances alone."""
-        return tuple(
-            Heard(Memory(*_some(memory, utterances)), ctc and ctc_prefix.Frames(*_some(ctc, utterances)))
-            for memory, ctc in heard
-        )
+    def initial_state(self, encoded: Sequence[EncodedUtterances], rows: int = 1) -> RecogniserState:
+        """State before `<sos>` for `rows` hypotheses of each utterance, `N = B * rows`."""
+        spellers = [
+            model.speller.initial_state(memory, rows) for model, (memory, _) in zip(self.models, encoded, strict=True)
+        ]
+        ctc = [None if frames is None else ctc_prefix.initial_state(frames, rows) for _, frames in encoded]
+        N = encoded[0].memory.keys.size(0) * rows
+        language_model = None if self.language_model is None else self.language_model.initial_state(N)
+        return RecogniserState(tuple(spellers), tuple(ctc), language_model)
 
-    def initial_state(self, heard: tuple[Heard, ...], rows: int = 1) -> States:
-        """State before `<sos>` for `rows` hypotheses of each utterance.
-
-        For each model, of its Speller and its CTC branch; then of the language model.
-        """
-        states = []
-        for model, (memory, ctc) in zip(self.models, heard, strict=True):
-            states.append(model.speller.initial_state(memory, rows))
-            states.append(() if ctc is None else ctc_prefix.initial_state(ctc, rows))
-        N = heard[0].memory.keys.size(0) * rows
-        states.append(() if self.language_model is None else (self.language_model.initial_state(N),))
-        return tuple(states)
-
-    def step(self, token: Tensor, states: States, heard: tuple[Heard, ...]) -> tuple[Tensor, States]:
-        """Log-probabilities `(N, V)` of what follows `token (N,)`; see `Speller.step`."""
-        log_probs, new = [], []
-        for index, (model, (memory, ctc)) in enumerate(zip(self.models, heard, strict=True)):
-            logits, speller_state, _ = model.speller.step(token, states[2 * index], memory)
-            said, ctc_state = logits.log_softmax(-1), ()
-            if ctc is not None:
-                seen, ctc_state = ctc_prefix.step(token, states[2 * index + 1], ctc)
-                said = (1 - self.ctc_weight) * said + self.ctc_weight * seen
-            log_probs.append(said)
-            new += [speller_state, ctc_state]
-        total, lm_state = torch.stack(log_probs).mean(0), ()
-        if self.language_model is not None:
-            expected, lm_state = self.language_model.step(token, *states[-1])
-            total, lm_state = total + self.lm_weight * expected, (lm_state,)
-        return total, (*new, lm_state)
+    def step(
+        self, token: Tensor, state: RecogniserState, encoded: Sequence[EncodedUtterances]
+    ) -> tuple[Tensor, RecogniserState]:
+        """Log-probabilities `(N, V)` of what follows `token (N,)`, and the state after it; see `Speller.step`."""
+        log_probs, spellers, ctc = [], [], []
+        for model, speller_state, ctc_state, (memory, frames) in zip(
+            self.models, state.spellers, state.ctc, encoded, strict=True
+        ):
+            logits, speller_state, _ = model.speller.step(token, speller_state, memory)
+            model_scores = logits.log_softmax(-1)
+            if frames is not None and ctc_state is not None:
+                ctc_scores, ctc_state = ctc_prefix.step(token, ctc_state, frames)
+                model_scores = (1 - self.ctc_weight) * model_scores + self.ctc_weight * ctc_scores
+            log_probs.append(model_scores)
+            spellers.append(speller_state)
+            ctc.append(ctc_state)
+        total, lm_state = torch.stack(log_probs).mean(0), state.language_model
+        if self.language_model is not None and lm_state is not None:
+            lm_scores, lm_state = self.language_model.step(token, lm_state)
+            total = total + self.lm_weight * lm_scores
+        return total, RecogniserState(tuple(spellers), tuple(ctc), lm_state)
 
 
-def _some(parts: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]:
-    return tuple(tensor.index_select(0, rows) for tensor in parts)
+def select_rows(tree: S, rows: Tensor) -> S:
+    """`tree` with every tensor in it indexed by `rows (N',)` along its first dimension.
 
-
-def reorder(states: States, rows: Tensor) -> States:
-    """The states of `rows (N,)`, in that order."""
-    return tuple(_some(state, rows) for state in states)
+    Args:
+        tree: a tensor, None, or tuples and NamedTuples of such, as states and encoded utterances are.
+        rows: positions; a beam re-orders its hypotheses by the positions of their parents.
+    """
+    if isinstance(tree, Tensor):
+        return tree.index_select(0, rows)  # type: ignore[return-value]
+    if not isinstance(tree, tuple):
+        return tree  # None
+    parts = [select_rows(part, rows) for part in tree]
+    return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)  # type: ignore[return-value]

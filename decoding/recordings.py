@@ -1,6 +1,6 @@
 """Recordings to texts, and to the time of each word, read off the attention."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,15 +9,14 @@ import numpy as np
 import torch
 
 from corpora.audio import LONGEST, cut_at_pauses, features_of, read_speech
-from dataset import Corpus, FeatureDataset
+from corpora.loading import Corpus
+from dataset import FeatureDataset
 from decoding.recogniser import Recogniser
 from decoding.transcribe import DecodingOptions, transcribe
 from models.las import LAS
-from report.timeline import save_timeline
-from utils.checkpoint import Loaded
-from utils.distributed import SINGLE, Team
+from utils.checkpoint import LoadedModels
+from utils.distributed import SINGLE_PROCESS, DistributedContext
 from utils.errors import BadFile, UserError
-from utils.features import Recipe
 from utils.sampler import Item
 from utils.vocabulary import encode
 
@@ -69,44 +68,62 @@ class Recording:
 def transcribe_recordings(
     recogniser: Recogniser,
     paths: Sequence[Path],
-    loaded: Loaded,
+    loaded: LoadedModels,
     options: DecodingOptions,
     device: torch.device,
-    team: Team = SINGLE,
+    context: DistributedContext = SINGLE_PROCESS,
 ) -> list[Recording]:
-    """Sound files at any rate, of any length, cut at their pauses into pieces as long as the models are used to.
+    """Transcribes sound files of any sample rate and length, cut at pauses into pieces of a length the models know.
 
-    loaded: what the recogniser's models need. Times are read off the first of several models.
-    Raises UserError with all the files that cannot be read.
+    Args:
+        recogniser: the models.
+        paths: of the sound files.
+        loaded: the same models, and the features that they must be given.
+        options: how to search.
+        device: of the recogniser.
+        context: ranks that share the pieces.
+
+    Returns:
+        The recordings with their words; times come from the attention of the first model.
+
+    Raises:
+        UserError: names all the files that cannot be read.
+        ValueError: the models do not know how their features are computed.
     """
-    recipe, (read, findings) = loaded.recipe, ([], [])
+    feature_config = loaded.feature_config
+    if feature_config is None:
+        raise ValueError("recordings need a model that knows how its features are computed")
+    read: list[np.ndarray] = []
+    findings = []
     for path in paths:
         try:
-            read.append(read_speech(path, recipe))
+            read.append(read_speech(path, feature_config))
         except BadFile as bad:
             findings.append(f"{path}: {bad}")
     if findings:
         raise UserError("\n".join(findings))
-    usual = (loaded.usual_frames or np.inf) * recipe.hop / recipe.rate
-    cuts = [cut_at_pauses(speech, recipe.rate, min(max(usual, SHORTEST), LONGEST)) for speech in read]
+    usual = (loaded.p95_frames or np.inf) * feature_config.hop_length / feature_config.sample_rate
+    cuts = [cut_at_pauses(speech, feature_config.sample_rate, min(max(usual, SHORTEST), LONGEST)) for speech in read]
     features = [
-        features_of(speech[start:end], recipe) for speech, cut in zip(read, cuts, strict=True) for start, end in cut
+        features_of(speech[start:end], feature_config)
+        for speech, cut in zip(read, cuts, strict=True)
+        for start, end in cut
     ]
     names = [path for path, cut in zip(paths, cuts, strict=True) for _ in cut]
     corpus = Corpus(loaded.features, tuple(names), tuple(map(len, features)), None, features)
-    texts = transcribe(recogniser, corpus, options, device, team) if features else []
+    texts = transcribe(recogniser, corpus, options, device, context) if features else []
 
-    heard, dataset = iter(range(len(corpus))), FeatureDataset(corpus)
+    encoded, dataset = iter(range(len(corpus))), FeatureDataset(corpus)
     recordings = []
     for path, speech, cut in zip(paths, read, cuts, strict=True):
         pieces = []
         for start, end in cut:
-            index = next(heard)
-            begin, stop = start / recipe.rate, end / recipe.rate
+            index = next(encoded)
+            begin, stop = start / feature_config.sample_rate, end / feature_config.sample_rate
             attention = attend(recogniser.models[0], dataset[Item(index)].features.to(device), texts[index])
             words = time_words(texts[index], attention, begin, stop)
             pieces.append(Piece(begin, stop, features[index], texts[index], attention, words))
-        recordings.append(Recording(path, len(speech) / recipe.rate, pieces))
+        recordings.append(Recording(path, len(speech) / feature_config.sample_rate, pieces))
     return recordings
 
 
@@ -150,26 +167,3 @@ def time_words(text: str, attention: np.ndarray, start: float, end: float) -> li
             words.append(Word(word, float(borders[first]), float(borders[last]), slice(first, last)))
         first = last + 1
     return words
-
-
-def draw_recordings(recordings: Sequence[Recording], target: Path, recipe: Recipe, say: Callable[[str], None]) -> None:
-    """A picture for each piece of each recording: TARGET.png of a single recording, else in the folder TARGET."""
-    single = target.suffix.lower() == ".png"
-    if single and len(recordings) > 1:
-        raise UserError(f"--plot: found {target} for {len(recordings)} recordings, expected a folder")
-    stems = [recording.path.stem for recording in recordings]
-    try:
-        (target.parent if single else target).mkdir(parents=True, exist_ok=True)
-        for number, (recording, stem) in enumerate(zip(recordings, stems, strict=True), 1):
-            name = (
-                target.with_suffix("") if single else target / (stem if stems.count(stem) == 1 else f"{number}-{stem}")
-            )
-            for index, piece in enumerate(recording.pieces, 1):
-                part = f"-{index:02d}" if len(recording.pieces) > 1 else ""
-                path = name.with_name(f"{name.name}{part}.png")
-                span = (piece.start, piece.end)
-                title = f"{recording.path.name}, {piece.start:.1f} to {piece.end:.1f} s"
-                save_timeline(path, title, span, piece.words, piece.features, piece.attention, recipe)
-                say(f"{path}: {title}")
-    except OSError as error:
-        raise UserError(f"--plot: cannot write into {target} ({error})") from None

@@ -1,6 +1,6 @@
-"""What each source says of finished hypotheses: Speller, CTC branch and language model apart.
+"""Scores of finished hypotheses by source: Speller, CTC branch and language model apart.
 
-The beam mixes them with fixed weights. Kept apart, an N-best list can be scored anew under any weights without another
+The beam mixes them with fixed weights. Kept apart, an N-best list can be rescored under any weights without another
 search: that is how `tune.py` finds good ones.
 """
 
@@ -12,55 +12,64 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from decoding.recogniser import Heard, Recogniser
+from decoding.recogniser import EncodedUtterances, Recogniser
 from utils.vocabulary import CTC_BLANK, EOS, PAD, SOS
 
 
-class Evidence(NamedTuple):
-    """Log-probabilities of each hypothesis, `(..., K)`. length: characters, `<eos>` counted."""
+class SourceScores(NamedTuple):
+    """Scores of `K` hypotheses."""
 
-    attention: Tensor
-    ctc: Tensor
-    lm: Tensor
-    length: Tensor
+    attention: Tensor  # (..., K) log-probability
+    ctc: Tensor  # (..., K) log-probability
+    lm: Tensor  # (..., K) log-probability
+    length: Tensor  # (..., K) characters, <eos> counted
 
 
 class Weights(NamedTuple):
-    """See `Recogniser` and `beam_search`."""
+    """Weights of the sources, see `Recogniser` and `beam_search`."""
 
     ctc_weight: float
     lm_weight: float
     length_reward: float
 
 
-def combine(evidence: Evidence, weights: Weights) -> Tensor:
+def combine(scores: SourceScores, weights: Weights) -> Tensor:
     """The score that `beam_search` gives the hypotheses under these weights, `(..., K)`."""
-    total = (1 - weights.ctc_weight) * evidence.attention + weights.ctc_weight * evidence.ctc
-    return total + weights.lm_weight * evidence.lm + weights.length_reward * evidence.length
+    total = (1 - weights.ctc_weight) * scores.attention + weights.ctc_weight * scores.ctc
+    return total + weights.lm_weight * scores.lm + weights.length_reward * scores.length
 
 
 @torch.no_grad()
-def weigh(
-    recogniser: Recogniser, heard: tuple[Heard, ...], hypotheses: Sequence[Sequence[Sequence[int]]]
-) -> list[Evidence]:
-    """Evidence for the `hypotheses` of each utterance, tokens without `<eos>`; any number of them an utterance.
+def score_hypotheses(
+    recogniser: Recogniser, encoded: Sequence[EncodedUtterances], hypotheses: Sequence[Sequence[Sequence[int]]]
+) -> list[SourceScores]:
+    """Scores the hypotheses of each utterance of a batch by source.
 
     The models of an ensemble are averaged, as in the search. A model without a CTC branch counts with its attention.
+
+    Args:
+        recogniser: the models.
+        encoded: the batch, as `recogniser.encode` returned it.
+        hypotheses: of each utterance, tokens without `<eos>`; any number of them per utterance.
+
+    Returns:
+        For each utterance the scores of its hypotheses, float64 on the CPU.
     """
     K = max(map(len, hypotheses))
     rows = [list(tokens) for utterance in hypotheses for tokens in [*utterance, *[[]] * (K - len(utterance))]]
     inputs = pad_sequence([torch.tensor([SOS, *tokens]) for tokens in rows], batch_first=True, padding_value=PAD)
     targets = pad_sequence([torch.tensor([*tokens, EOS]) for tokens in rows], batch_first=True, padding_value=PAD)
     lengths = torch.tensor([len(tokens) for tokens in rows])
-    device = heard[0].memory.keys.device
+    device = encoded[0].memory.keys.device
     inputs, targets, lengths = inputs.to(device), targets.to(device), lengths.to(device)
 
     def of_targets(log_probs: Tensor) -> Tensor:
         chosen = log_probs.gather(2, targets.unsqueeze(2)).squeeze(2)
         return chosen.masked_fill(targets == PAD, 0.0).sum(1)
 
-    attention, ctc = [], []
-    for model, (memory, frames) in zip(recogniser.models, heard, strict=True):
+    attention: list[Tensor] = []
+    ctc: list[Tensor] = []
+    for model, (memory, frames) in zip(recogniser.models, encoded, strict=True):
         logits, _ = model.speller(inputs, memory)
         attention.append(of_targets(logits.log_softmax(-1)))
         if frames is None:
@@ -76,9 +85,9 @@ def weigh(
             log_probs, state = recogniser.language_model.step(token, state)
             expected.append(log_probs)
         lm = of_targets(torch.stack(expected, dim=1))
-    every = Evidence(torch.stack(attention).mean(0), torch.stack(ctc).mean(0), lm, lengths + 1)
+    every = SourceScores(torch.stack(attention).mean(0), torch.stack(ctc).mean(0), lm, lengths + 1)
     each = zip(*(values.view(-1, K).cpu().double() for values in every), strict=True)
     return [
-        Evidence(*(values[: len(utterance)] for values in evidence))
-        for evidence, utterance in zip(each, hypotheses, strict=True)
+        SourceScores(*(values[: len(utterance)] for values in scores))
+        for scores, utterance in zip(each, hypotheses, strict=True)
     ]

@@ -1,10 +1,9 @@
 """Attention: which part of the memory the Speller looks at for its next character (Chan et al. 2015, equations 6-11).
 
 Both kinds are pure functions of their inputs. `project` prepares a memory once; `forward` may then be asked for `Q`
-queries an utterance: one a step in training, one a hypothesis in beam search, without copying the memory.
+queries per utterance: one per step in training, one per hypothesis in beam search, without copying the memory.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,21 +11,31 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.blstm import length_mask
-from models.deferred_grad import product
+from models.deferred_grad import Matmul, matmul
 
 
 class Memory(NamedTuple):
-    """The Listener's output, projected once: `keys`, `values (B, H, S, A)` and `mask (B, 1, 1, S)`, True inside."""
+    """The Listener's output, projected to keys and values once per utterance."""
 
-    keys: Tensor
-    values: Tensor
-    mask: Tensor
+    keys: Tensor  # (B, H, S, A)
+    values: Tensor  # (B, H, S, A)
+    mask: Tensor  # (B, 1, 1, S), True inside each length
 
 
-class DotAttention(nn.Module):
-    """Scaled dot product with heads: softmax(q k / sqrt(A)) v, `A = dim / heads` (Vaswani et al. 2017)."""
+class Attention(nn.Module):
+    """What both kinds of attention share: projections into heads, masked softmax, weighted sum of the values.
 
-    sees_past = False
+    Args:
+        query_dim: size of the queries, the Speller's hidden units.
+        memory_dim: size of the memory, `E`.
+        dim: size of query, key and value, all heads together; each head has `A = dim / heads`.
+        heads: number of heads, `H`.
+
+    Raises:
+        ValueError: `dim` is not a multiple of `heads`.
+    """
+
+    sees_past = False  # whether `forward` needs the weights of the steps before
 
     def __init__(self, query_dim: int, memory_dim: int, dim: int, heads: int):
         super().__init__()
@@ -38,34 +47,48 @@ class DotAttention(nn.Module):
         self.value = nn.Linear(memory_dim, dim)
 
     def project(self, memory: Tensor, lengths: Tensor) -> Memory:
-        """`memory (B, S, E)`, `lengths (B,)`."""
+        """`memory (B, S, E)`, `lengths (B,)` to keys, values and mask."""
         mask = length_mask(lengths, memory.size(1))[:, None, None, :]
         return Memory(self._split(self.key(memory)), self._split(self.value(memory)), mask)
 
     def _split(self, x: Tensor) -> Tensor:
+        """`(B, S, dim)` to heads, `(B, H, S, A)`."""
         return x.unflatten(2, (self.heads, self.dim // self.heads)).transpose(1, 2)
 
-    def energies(self, query: Tensor, keys: Tensor, past: Tensor | None, product: Callable) -> Tensor:
-        """`query (B, H, Q, A)`, `keys (B, H, S, A)`, `past (B, 2, H, Q, S)` to `(B, H, Q, S)`."""
-        return product("keys", query, keys.transpose(2, 3)) / query.size(3) ** 0.5
+    def energies(self, query: Tensor, keys: Tensor, past: Tensor | None, matmul: Matmul) -> Tensor:
+        """Scores before the softmax, `(B, H, Q, S)`, of `query (B, H, Q, A)` and `keys (B, H, S, A)`."""
+        raise NotImplementedError
 
     def forward(
-        self, query: Tensor, memory: Memory, past: Tensor | None = None, product: Callable = product
+        self, query: Tensor, memory: Memory, past: Tensor | None = None, matmul: Matmul = matmul
     ) -> tuple[Tensor, Tensor]:
         """One look at the memory.
 
-        query: `(B, Q, query_dim)`.   past: `(B, 2, H, Q, S)`, the weights of the step before and the sum of all, for an
-        attention that `sees_past`.   product: in a loop, one `LoopProducts` for all its steps.
-        Returns the context `(B, Q, dim)` and the weights `(B, H, Q, S)`: float32, 0 on padding, of sum 1.
+        Args:
+            query: `(B, Q, query_dim)`.
+            memory: as `project` returned it.
+            past: `(B, 2, H, Q, S)`, the weights of the step before and the sum of all so far, for an attention that
+                `sees_past`.
+            matmul: in a loop, one `DeferredWeightGrad` for all its steps.
+
+        Returns:
+            The context `(B, Q, dim)`, and the weights `(B, H, Q, S)`: float32, 0 on padding, of sum 1.
         """
-        queries = self._split(product("query", query, self.query.weight.T) + self.query.bias)
-        energies = self.energies(queries, memory.keys, past, product).float()
+        queries = self._split(matmul("query", query, self.query.weight.T) + self.query.bias)
+        energies = self.energies(queries, memory.keys, past, matmul).float()
         weights = energies.masked_fill(~memory.mask, float("-inf")).softmax(dim=3)
-        context = product("values", weights.to(memory.values.dtype), memory.values)
+        context = matmul("values", weights.to(memory.values.dtype), memory.values)
         return context.transpose(1, 2).flatten(2), weights
 
 
-class LocationAttention(DotAttention):
+class DotAttention(Attention):
+    """Scaled dot product with heads: softmax(q k / sqrt(A)) v (Vaswani et al. 2017, equation 1)."""
+
+    def energies(self, query: Tensor, keys: Tensor, past: Tensor | None, matmul: Matmul) -> Tensor:
+        return matmul("keys", query, keys.transpose(2, 3)) / query.size(3) ** 0.5
+
+
+class LocationAttention(Attention):
     """Location-aware additive attention: v tanh(q + k + conv(past weights)) (Chorowski et al. 2015, equations 8-9).
 
     The filters see the weights of the step before and, as in Tacotron 2 (Shen et al. 2018), the sum of all so far,
@@ -82,7 +105,9 @@ class LocationAttention(DotAttention):
         self.location_key = nn.Linear(self.CHANNELS, size, bias=False)
         self.energy = nn.Parameter(torch.randn(heads, size) / size**0.5)
 
-    def energies(self, query: Tensor, keys: Tensor, past: Tensor, product: Callable) -> Tensor:
+    def energies(self, query: Tensor, keys: Tensor, past: Tensor | None, matmul: Matmul) -> Tensor:
+        if past is None:
+            raise ValueError("location attention needs the weights of the steps before")
         # Kept for the backward pass, the (B, H, Q, S, A) intermediates of every step would fill a GPU of 16 GB.
         if query.is_cuda and torch.is_grad_enabled():
             return checkpoint(self._energies, query, keys, past, use_reentrant=False, preserve_rng_state=False)
@@ -91,12 +116,10 @@ class LocationAttention(DotAttention):
     def _energies(self, query: Tensor, keys: Tensor, past: Tensor) -> Tensor:
         B, _, H, Q, S = past.shape
         location = self.location(past.movedim(1, 3).reshape(B * H * Q, 2, S).to(query.dtype))  # (B H Q, CHANNELS, S)
+        location = location.transpose(1, 2).reshape(-1, self.CHANNELS)  # (B H Q S, CHANNELS)
         hidden = (query.unsqueeze(3) + keys.unsqueeze(2)).flatten(0, 3)  # (B H Q S, A)
-        location = location.transpose(1, 2).reshape(-1, self.CHANNELS)
-        hidden = (
-            hidden.addmm_(location, self.location_key.weight.T).tanh_().view(B, H, Q, S, -1)
-        )  # in place: it is large
-        return torch.einsum("bhqsa,ha->bhqs", hidden, self.energy.to(hidden.dtype))
+        hidden = hidden.addmm_(location, self.location_key.weight.T).tanh_()  # in place: it is large
+        return torch.einsum("bhqsa,ha->bhqs", hidden.view(B, H, Q, S, -1), self.energy.to(hidden.dtype))
 
 
-ATTENTION = {"dot": DotAttention, "location": LocationAttention}
+ATTENTION: dict[str, type[Attention]] = {"dot": DotAttention, "location": LocationAttention}

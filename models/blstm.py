@@ -34,6 +34,7 @@ class _ReverseWithinLengths(torch.autograd.Function):
 
 
 def reverse_within_lengths(x: Tensor, lengths: Tensor) -> Tensor:
+    """`x (B, T, C)` with each row reversed inside its length `(B,)`."""
     return _ReverseWithinLengths.apply(x, lengths)
 
 
@@ -57,7 +58,11 @@ class BLSTM(nn.Module):
 
     The backward direction is an LSTM of its own that reads each utterance reversed inside its length: padding comes
     last in both directions, so it cannot reach a real frame. Layer norm on the output: without it a stack of three
-    layers needs twice the epochs to leave CTC's plateau of blanks (RESULTS.md).
+    layers needs twice the epochs to leave CTC's plateau of blanks (docs/experiments.md).
+
+    Args:
+        input_dim: `C`.
+        hidden: LSTM units per direction.
     """
 
     def __init__(self, input_dim: int, hidden: int):
@@ -79,6 +84,10 @@ class PyramidBLSTM(nn.Module):
     """pBLSTM (Chan et al. 2015, equation 5): a BLSTM over concatenated pairs of frames, half as many steps.
 
     A last frame without a partner is paired with zeros.
+
+    Args:
+        input_dim: `C`, of a single frame.
+        hidden: LSTM units per direction.
     """
 
     def __init__(self, input_dim: int, hidden: int):

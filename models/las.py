@@ -1,6 +1,7 @@
 """Listen, Attend and Spell (Chan, Jaitly, Le, Vinyals 2015, arXiv:1508.01211)."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +10,14 @@ from torch.nn import functional as F
 from models.attention import ATTENTION, Memory
 from models.blstm import length_mask
 from models.listener import Listener
-from models.speller import InputFeedingSpeller, ParallelSpeller
+from models.speller import InputFeedingSpeller, ParallelSpeller, Speller
 
 IGNORED = -100  # target of padding
 GUIDE_WIDTH = 0.2  # of the diagonal that guided attention leaves free, as a share of the utterance
 
 
-class Listened(NamedTuple):
-    """An utterance heard: the Speller's memory, and the CTC branch's log-probabilities where there is one."""
+class EncoderOutput(NamedTuple):
+    """Encoded utterances: the Speller's memory, and the CTC branch's log-probabilities if there is one."""
 
     memory: Memory
     ctc_log_probs: Tensor | None  # (B, S', V) float32
@@ -24,33 +25,46 @@ class Listened(NamedTuple):
 
 
 class Loss(NamedTuple):
+    """Mean losses per character, each `()`."""
+
     total: Tensor
-    attention: Tensor  # cross entropy a character
-    ctc: Tensor  # CTC loss a character; 0 without a CTC branch
+    attention: Tensor  # cross entropy; 0 if nothing was spelled
+    ctc: Tensor  # 0 without a CTC branch
 
 
 class LAS(nn.Module):
-    """The whole model. `listener`, `attention`, `speller`: keyword arguments of the modules of those names.
+    """The whole model.
 
-    Under autocast the Listener alone computes in bf16. The Speller stays in float32: it sums over all steps (past
+    Under autocast only the Listener computes in bf16. The Speller stays in float32: it sums over all steps (past
     attention weights, gradients of the keys), and there bf16 loses digits without saving time.
 
-    ctc: whether the Listener has a CTC branch (its blank is index 0, `<pad>`).
+    Args:
+        feature_dim: `D`.
+        vocabulary_size: `V`.
+        listener: keyword arguments of `Listener`.
+        attention: `kind` (a key of ATTENTION) and keyword arguments of that class.
+        speller: `input_feeding` and keyword arguments of `InputFeedingSpeller` or `ParallelSpeller`.
+        ctc: whether the Listener has a CTC branch (its blank is index 0, `<pad>`).
     """
 
     def __init__(
-        self, feature_dim: int, vocabulary_size: int, listener: dict, attention: dict, speller: dict, ctc: bool
+        self,
+        feature_dim: int,
+        vocabulary_size: int,
+        listener: Mapping[str, Any],
+        attention: Mapping[str, Any],
+        speller: Mapping[str, Any],
+        ctc: bool,
     ):
         super().__init__()
         self.listener = Listener(feature_dim, **listener)
-        attend = dict(attention)
-        kind = ATTENTION[attend.pop("kind")]
-        spell = dict(speller)
-        Speller = InputFeedingSpeller if spell.pop("input_feeding", True) else ParallelSpeller
-        self.speller = Speller(
+        attention_kwargs, speller_kwargs = dict(attention), dict(speller)
+        attention_class = ATTENTION[attention_kwargs.pop("kind")]
+        speller_class = InputFeedingSpeller if speller_kwargs.pop("input_feeding", True) else ParallelSpeller
+        self.speller: Speller = speller_class(
             vocabulary_size,
-            attention=kind(speller["hidden"], self.listener.output_dim, **attend),
-            **spell,
+            attention=attention_class(speller["hidden"], self.listener.output_dim, **attention_kwargs),
+            **speller_kwargs,
         )
         self.ctc = nn.Linear(self.listener.ctc_dim, vocabulary_size) if ctc else None
 
@@ -58,60 +72,92 @@ class LAS(nn.Module):
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def listen(self, features: Tensor, feature_lengths: Tensor) -> Listened:
-        """`features (B, T, D)`, `feature_lengths (B,)`."""
-        heard = self.listener(features, feature_lengths)
-        ctc = None if self.ctc is None else self.ctc(heard.ctc_memory).float().log_softmax(-1)
+    def listen(self, features: Tensor, feature_lengths: Tensor) -> EncoderOutput:
+        """Encodes `features (B, T, D)` of lengths `feature_lengths (B,)`."""
+        listened = self.listener(features, feature_lengths)
+        ctc = None if self.ctc is None else self.ctc(listened.ctc_memory).float().log_softmax(-1)
         with _float32(features):
-            memory = self.speller.attention.project(heard.memory.float(), heard.memory_lengths)
-        return Listened(memory, ctc, heard.ctc_lengths)
+            memory = self.speller.attention.project(listened.memory.float(), listened.memory_lengths)
+        return EncoderOutput(memory, ctc, listened.ctc_lengths)
 
     def forward(
         self, features: Tensor, feature_lengths: Tensor, tokens: Tensor | None, teacher_forcing_rate: float = 1.0
-    ) -> tuple[Tensor | None, Tensor | None, Listened]:
-        """Listens, then spells along `tokens (B, U)`: logits `(B, U, V)`, attention `(B, H, U, S)`, what was heard.
+    ) -> tuple[Tensor | None, Tensor | None, EncoderOutput]:
+        """Encodes utterances and spells along their transcripts.
 
-        Without tokens it only listens.
+        Args:
+            features: `(B, T, D)`.
+            feature_lengths: `(B,)`.
+            tokens: `(B, U)`, beginning with `<sos>`; None encodes only.
+            teacher_forcing_rate: see `Speller.forward`.
+
+        Returns:
+            Logits `(B, U, V)` and attention weights `(B, H, U, S)`, both None without tokens, and the encoder output.
         """
-        listened = self.listen(features, feature_lengths)
+        encoded = self.listen(features, feature_lengths)
         if tokens is None:
-            return None, None, listened
+            return None, None, encoded
         with _float32(features):
-            logits, attention = self.speller(tokens, listened.memory, teacher_forcing_rate)
-        return logits, attention, listened
+            logits, attention = self.speller(tokens, encoded.memory, teacher_forcing_rate)
+        return logits, attention, encoded
 
 
 def _float32(like: Tensor) -> torch.autocast:
-    """No autocast from here on."""
+    """Context without autocast on the device of `like`."""
     return torch.autocast(like.device.type, enabled=False)
 
 
-def off_diagonal(attention: Tensor, characters: Tensor, steps: Tensor) -> Tensor:
-    """How much attention lies away from the diagonal, 0 to 1, mean over characters: guided attention (Tachibana et al.
-    2018, section 4.1). Speech runs along its transcript at about an even pace.
+def character_limit(listener: Mapping[str, Any], ctc: bool, **_: Any) -> Callable[[int], int]:
+    """How many characters a model can align to a number of frames; takes the keyword arguments of `LAS`.
 
-    attention: `(B, H, U, S)`.   characters, steps: `(B,)`, of each map the part that counts.
+    CTC cannot emit more characters than it has steps. Attention can, but nobody speaks a character every two frames.
+    """
+    with torch.device("meta"):
+        steps = Listener(feature_dim=1, **listener).steps
+    return lambda frames: steps(frames)[1] if ctc else frames // 2
+
+
+def off_diagonal(attention: Tensor, characters: Tensor, steps: Tensor) -> Tensor:
+    """The loss of guided attention (Tachibana et al. 2018, section 4.1): how much attention lies off the diagonal.
+
+    Speech runs along its transcript at about an even pace.
+
+    Args:
+        attention: weights `(B, H, U, S)`.
+        characters: `(B,)`, characters of each transcript; what lies beyond them does not count.
+        steps: `(B,)`, encoder steps of each utterance.
+
+    Returns:
+        `()`, between 0 and 1, the mean over characters.
     """
     u = torch.arange(attention.size(2), device=attention.device) / characters.unsqueeze(1)
     s = torch.arange(attention.size(3), device=attention.device) / steps.unsqueeze(1)
-    away = 1 - torch.exp(-((u.unsqueeze(2) - s.unsqueeze(1)) ** 2) / (2 * GUIDE_WIDTH**2))
-    a_character = (attention.mean(1) * away).sum(2)
+    penalty = 1 - torch.exp(-((u.unsqueeze(2) - s.unsqueeze(1)) ** 2) / (2 * GUIDE_WIDTH**2))
+    per_character = (attention.mean(1) * penalty).sum(2)
     inside = length_mask(characters, attention.size(2))
-    return (a_character * inside).sum() / characters.sum()
+    return (per_character * inside).sum() / characters.sum()
 
 
 def las_loss(
     logits: Tensor | None,
-    listened: Listened,
+    encoded: EncoderOutput,
     tokens: Tensor,
     token_lengths: Tensor,
     ctc_weight: float = 0.0,
     label_smoothing: float = 0.0,
 ) -> Loss:
-    """Means over characters of the batch: (1 - ctc_weight) * cross entropy + ctc_weight * CTC.
+    """(1 - ctc_weight) * cross entropy + ctc_weight * CTC, as means over the batch's characters.
 
-    tokens: `(B, U + 1)`, `<sos>`, characters, `<eos>`, padding.   token_lengths: `(B,)`, `<sos>` and `<eos>` counted.
-    logits: `(B, U, V)`, what follows each token but the last; None where nothing was spelled: CTC alone.
+    Args:
+        logits: `(B, U, V)`, of what follows each token but the last; None if nothing was spelled: CTC alone.
+        encoded: what `LAS.forward` returned.
+        tokens: `(B, U + 1)`: `<sos>`, characters, `<eos>`, padding.
+        token_lengths: `(B,)`, `<sos>` and `<eos>` counted.
+        ctc_weight: share of the CTC loss, if there is a CTC branch.
+        label_smoothing: of the cross entropy.
+
+    Raises:
+        ValueError: neither logits nor a CTC branch.
     """
     target_lengths = token_lengths - 1
     ctc = attention = torch.zeros((), device=tokens.device)
@@ -120,12 +166,14 @@ def las_loss(
         attention = F.cross_entropy(
             logits.transpose(1, 2), targets, ignore_index=IGNORED, label_smoothing=label_smoothing
         )
-        if listened.ctc_log_probs is None:
+        if encoded.ctc_log_probs is None:
             return Loss(attention, attention, ctc)
+    if encoded.ctc_log_probs is None:
+        raise ValueError("without a CTC branch there is no loss where nothing is spelled")
     ctc = F.ctc_loss(
-        listened.ctc_log_probs.transpose(0, 1),
+        encoded.ctc_log_probs.transpose(0, 1),
         tokens[:, 1:],
-        listened.ctc_lengths,
+        encoded.ctc_lengths,
         target_lengths - 1,  # CTC has no <eos>
         blank=0,
         reduction="sum",

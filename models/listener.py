@@ -7,13 +7,19 @@ from torch import Tensor, nn
 
 from models.blstm import BLSTM, LockedDropout, PyramidBLSTM, length_mask
 
-CTC_MAX_REDUCTION = 4  # English has about 6.8 frames a character: character CTC needs a step for each of them
+CTC_MAX_REDUCTION = 4  # English has about 6.8 frames per character: character CTC needs a step for each character
 
 
 class Conv(nn.Module):
     """Conv1d over time, layer norm over channels, GELU; zero beyond each length.
 
-    Normalisation per frame (not per batch) keeps an utterance independent of its batch.
+    Normalisation per frame, not per batch, keeps an utterance independent of its batch.
+
+    Args:
+        input_dim: `C`.
+        channels: size of the output.
+        kernel: odd number of frames.
+        stride: frames per output step.
     """
 
     def __init__(self, input_dim: int, channels: int, kernel: int, stride: int):
@@ -31,8 +37,8 @@ class Conv(nn.Module):
         return x * length_mask(lengths, x.size(1)).unsqueeze(2), lengths
 
 
-class Heard(NamedTuple):
-    """What the Listener made of a batch: the memory to attend to, and what the CTC branch reads."""
+class ListenerOutput(NamedTuple):
+    """High-level features of a batch: the memory to attend to, and the input of the CTC branch."""
 
     memory: Tensor  # (B, S, E)
     memory_lengths: Tensor  # (B,)
@@ -43,7 +49,19 @@ class Heard(NamedTuple):
 class Listener(nn.Module):
     """Conv1d layers, then BLSTM layers, then pyramid BLSTM layers, locked dropout between them.
 
-    conv: one `{channels, kernel, stride}` a layer.   hidden: LSTM units per direction.
+    Args:
+        feature_dim: `D`.
+        conv: keyword arguments of each `Conv`: `{channels, kernel, stride}`.
+        blstm_layers: BLSTM layers at the frame rate of the convolutions.
+        pblstm_layers: pyramid BLSTM layers, each of which halves the frame rate.
+        hidden: LSTM units per direction.
+        dropout: rate of the locked dropout after each layer.
+
+    Attributes:
+        output_dim: size of the memory, `E`.
+        time_reduction: frames per encoder step.
+        ctc_layer: index of the layer that the CTC branch reads, the last one of at most 4x time reduction.
+        ctc_dim: size of its output.
     """
 
     def __init__(
@@ -56,7 +74,8 @@ class Listener(nn.Module):
         dropout: float,
     ):
         super().__init__()
-        layers, strides, dim = [], [], feature_dim
+        layers: list[Conv | BLSTM | PyramidBLSTM] = []
+        strides, dim = [], feature_dim
         for settings in conv:
             layers.append(Conv(dim, **settings))
             strides.append(settings["stride"])
@@ -79,7 +98,7 @@ class Listener(nn.Module):
         self.time_reduction = reduction
 
     def steps(self, frames: int) -> tuple[int, int]:
-        """Encoder steps and CTC steps of an utterance of that many frames."""
+        """Encoder steps `S` and CTC steps `S'` of an utterance of that many frames."""
         steps = ctc_steps = frames
         for index, stride in enumerate(self.strides):
             steps = (steps - 1) // stride + 1
@@ -87,8 +106,8 @@ class Listener(nn.Module):
                 ctc_steps = steps
         return steps, ctc_steps
 
-    def forward(self, features: Tensor, feature_lengths: Tensor) -> Heard:
-        """`features (B, T, D)`, `feature_lengths (B,)` at least 1; what lies beyond a length is never read."""
+    def forward(self, features: Tensor, feature_lengths: Tensor) -> ListenerOutput:
+        """Encodes `features (B, T, D)` of `feature_lengths (B,)`, at least 1; padding is never read."""
         x, lengths = features * length_mask(feature_lengths, features.size(1)).unsqueeze(2), feature_lengths
         ctc_memory, ctc_lengths = x, lengths
         for index, layer in enumerate(self.layers):
@@ -96,4 +115,4 @@ class Listener(nn.Module):
             x = self.dropout(x)
             if index == self.ctc_layer:
                 ctc_memory, ctc_lengths = x, lengths
-        return Heard(x, lengths, ctc_memory, ctc_lengths)
+        return ListenerOutput(x, lengths, ctc_memory, ctc_lengths)

@@ -4,27 +4,17 @@ import base64
 import io
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from utils.files import replacing
-from utils.logging import showable
+from training.evaluate import AttentionMap
+from utils.files import atomic_write
+from utils.logging import printable
 
 INCHES_PER_CHARACTER = 0.115
-
-
-@dataclass(frozen=True)
-class AttentionMap:
-    """weights: `(U, S)`, heads averaged.   characters: what was spelled at each of the U steps, `<eos>` last."""
-
-    utterance: str
-    characters: Sequence[str]
-    weights: np.ndarray
-    seconds: float
 
 
 def _draw(axes, attention: AttentionMap, title: str) -> None:
@@ -41,7 +31,7 @@ def _draw(axes, attention: AttentionMap, title: str) -> None:
     axes.set_yticks(range(U), labels, fontsize=7, family="monospace")
     axes.tick_params(axis="y", length=0, pad=2)
     axes.set_xlabel("seconds")
-    axes.set_title(showable(title), fontsize=9, parse_math=False)
+    axes.set_title(printable(title), fontsize=9, parse_math=False)
 
 
 def _figure(panels: int, characters: int) -> tuple[Figure, Sequence]:
@@ -55,16 +45,16 @@ def save_attention_maps(path: Path, maps: Sequence[AttentionMap], title: str) ->
     figure, axes = _figure(len(maps), max(len(attention.characters) for attention in maps))
     for panel, attention in zip(axes, maps, strict=True):
         _draw(panel, attention, attention.utterance)
-    figure.suptitle(showable(title), fontsize=10, parse_math=False)
+    figure.suptitle(printable(title), fontsize=10, parse_math=False)
     figure.savefig(path)
 
 
-def save_first_and_best(path: Path, first: AttentionMap, best: AttentionMap, titles: tuple[str, str]) -> None:
+def save_first_and_best(path: Path, first: AttentionMap, best: AttentionMap, titles: Sequence[str]) -> None:
     """The same utterance after the first epoch and after the best one, as PNG."""
     figure, axes = _figure(2, len(best.characters))
     for panel, attention, title in zip(axes, (first, best), titles, strict=True):
         _draw(panel, attention, title)
-    figure.suptitle(showable(best.utterance), fontsize=10, parse_math=False)
+    figure.suptitle(printable(best.utterance), fontsize=10, parse_math=False)
     figure.savefig(path)
 
 
@@ -85,7 +75,7 @@ def draw_epoch(folder: Path, epoch: int, maps: Sequence[AttentionMap], row: dict
         with np.load(first, allow_pickle=False) as kept:
             before = AttentionMap(middle.utterance, middle.characters, kept["weights"], middle.seconds)
             distances = {1: float(kept["distance"]), epoch: row["dev_distance"]}
-            titles = tuple(f"epoch {which}, distance {distances[which]:.2f}" for which in (1, epoch))
+            titles = [f"epoch {which}, distance {distances[which]:.2f}" for which in (1, epoch)]
         save_first_and_best(folder / "first-and-best.png", before, middle, titles)
 
 
@@ -104,8 +94,8 @@ def keep_maps(folder: Path, epoch: int, maps: Sequence[AttentionMap]) -> None:
         }
         for drawn in maps
     ]
-    with replacing(folder / f"epoch-{epoch:03d}.json") as beside:
-        beside.write_text(json.dumps({"maps": kept}), encoding="utf-8")
+    with atomic_write(folder / f"epoch-{epoch:03d}.json") as temporary:
+        temporary.write_text(json.dumps({"maps": kept}), encoding="utf-8")
 
 
 def _to_png(weights: np.ndarray) -> bytes:
@@ -133,7 +123,8 @@ def kept_maps(folder: Path, budget: int, always: Collection[int] = ()) -> dict:
         if every >= len(epochs) or sum(sizes[epoch] for epoch in chosen) <= budget:
             break
         every += 1
-    utterances, kept = [], []
+    utterances: list[dict] = []
+    kept = []
     for epoch in sorted(chosen, reverse=True):
         maps = json.loads(files[epoch].read_text(encoding="utf-8"))["maps"]
         described = [{key: drawn[key] for key in ("utterance", "characters", "seconds")} for drawn in maps]

@@ -1,27 +1,25 @@
 """A run's report: runs/NAME/report.html, one file that opens from disk and needs no network.
 
-python -m report.build runs/NAME                 # draws it again, from what is in the folder
+python -m report runs/NAME                 # draws it again, from what is in the folder
 """
 
-import argparse
 import json
+import logging
 import math
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import Levenshtein
 import pandas as pd
 import yaml
 
-from report.attention_maps import AttentionMap, keep_maps, kept_maps
+from report.attention_maps import draw_epoch, keep_maps, kept_maps, picture_of
 from training.diagnosis import PATIENCE, diagnose
+from training.evaluate import Evaluation
 from training.schedules import ALIGNED
-from utils.cli import run_command
-from utils.errors import UserError
-from utils.files import replacing
+from utils.files import atomic_write
 from utils.metrics import best_epoch, score
 
 PAGE = Path(__file__).parent / "page"
@@ -31,35 +29,54 @@ ROWS = 3000  # utterances listed of a partition: those with the largest distance
 BEST_TEXTS = "dev-best.csv"
 COLUMNS = ["id", "reference", "hypothesis", "distance"]
 
-
-def report_epoch(
-    folder: Path,
-    epoch: int,
-    maps: Sequence[AttentionMap],
-    predictions: Sequence[tuple[str, str, str, int]],
-    is_best: bool,
-    say: Callable[[str], None],
-) -> None:
-    """Keeps what the report shows of an epoch, and writes it. Whatever fails, training goes on and a line says so."""
-    try:
-        keep_maps(folder / "attention", epoch, maps)
-        if is_best:
-            with replacing(folder / BEST_TEXTS) as beside:
-                pd.DataFrame(predictions, columns=COLUMNS).to_csv(beside, index=False, lineterminator="\n")
-    except Exception as error:
-        say(f"report.html: cannot keep epoch {epoch} for it ({_in_a_line(error)})")
-        return
-    write_report(folder, say)
+logger = logging.getLogger(f"las.{__name__}")
 
 
-def write_report(folder: Path, say: Callable[[str], None]) -> bool:
-    """report.html from the files in `folder`, whichever of them are there. Returns whether it could be written."""
+class RunReport:
+    """The pictures and the page of the run in `folder`, drawn anew after every epoch."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def picture(self, epoch: int) -> Path:
+        """Where the attention maps of an epoch are drawn."""
+        return picture_of(self.folder / "attention", epoch)
+
+    def add_epoch(self, row: dict[str, Any], evaluation: Evaluation, is_best: bool) -> None:
+        """Draws the attention maps of an epoch, keeps what the page shows of it, and writes the page.
+
+        If the page's part fails, training goes on and a warning says so.
+
+        Args:
+            row: metrics of the epoch.
+            evaluation: on dev, after that epoch.
+            is_best: whether no epoch was better so far.
+        """
+        draw_epoch(self.folder / "attention", row["epoch"], evaluation.maps, row, is_best)
+        try:
+            keep_maps(self.folder / "attention", row["epoch"], evaluation.maps)
+            if is_best:
+                with atomic_write(self.folder / BEST_TEXTS) as temporary:
+                    table = pd.DataFrame(evaluation.predictions, columns=COLUMNS)
+                    table.to_csv(temporary, index=False, lineterminator="\n")
+        except Exception as error:
+            logger.warning(f"report.html: cannot keep epoch {row['epoch']} for it ({_in_a_line(error)})", exc_info=True)
+            return
+        write_report(self.folder)
+
+
+def write_report(folder: Path) -> bool:
+    """Writes report.html from the files in `folder`, whichever of them are there.
+
+    Returns:
+        Whether it could be written; if not, a warning says why.
+    """
     try:
         page = fill_page(gather(folder))
-        with replacing(folder / "report.html") as beside:
-            beside.write_text(page, encoding="utf-8")
+        with atomic_write(folder / "report.html") as temporary:
+            temporary.write_text(page, encoding="utf-8")
     except Exception as error:
-        say(f"report.html: cannot be written ({_in_a_line(error)})")
+        logger.warning(f"report.html: cannot be written ({_in_a_line(error)})", exc_info=True)
         return False
     return True
 
@@ -134,7 +151,8 @@ def _split(path: Path, name: str) -> dict:
     """A table of predictions: scores, differing characters, confusions, distance against length."""
     table = pd.read_csv(path, dtype=dict.fromkeys(COLUMNS[:3], str), keep_default_na=False)
     pairs = list(zip(table["reference"], table["hypothesis"], strict=True))
-    confused, spoken = Counter(), Counter()
+    confused: Counter[tuple[str, str]] = Counter()
+    spoken: Counter[str] = Counter()
     for reference, hypothesis in pairs:
         spoken.update(reference)
         for kind, i, j in Levenshtein.editops(reference, hypothesis):
@@ -151,8 +169,8 @@ def _split(path: Path, name: str) -> dict:
         "utterances": len(table),
         "score": result and result._asdict(),
         "rows": [
-            [row.id, row.distance, len(row.reference), differences(row.reference, row.hypothesis)]
-            for row in listed.itertuples()
+            [name, distance, len(reference), differences(reference, hypothesis)]
+            for name, reference, hypothesis, distance in listed[COLUMNS].itertuples(index=False)
         ],
         "spoken": dict(spoken),
         "confused": [[true, heard, count] for (true, heard), count in confused.most_common()],
@@ -166,18 +184,3 @@ def differences(reference: str, hypothesis: str) -> list:
         reference[i:to] if kind == "equal" else [reference[i:to], hypothesis[j:end]]
         for kind, i, to, j, end in Levenshtein.opcodes(reference, hypothesis)
     ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="runs/NAME", help="folder of a run")
-    folder = parser.parse_args().folder
-    if not (folder / "metrics.csv").exists() and not list(folder.glob("predictions-*.csv")):
-        raise UserError(f"{folder}: found neither metrics.csv nor predictions-*.csv, expected the folder of a run")
-    if not write_report(folder, print):
-        sys.exit(2)
-    print(folder / "report.html")
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -1,16 +1,44 @@
 """What was heard when: words, features and attention under one time axis."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from utils.features import Recipe
+from decoding.recordings import Recording
+from utils.errors import UserError
+from utils.features import FeatureConfig
 
 INCHES_PER_SECOND, NARROWEST, WIDEST = 1.1, 7.0, 22.0
 INCHES_PER_CHARACTER, LOWEST, HIGHEST = 0.06, 2.5, 9.0
 LEVELS = 3  # heights at which words stand in turn, so that long ones do not overlap
+
+logger = logging.getLogger(f"las.{__name__}")
+
+
+def draw_recordings(recordings: Sequence[Recording], target: Path, feature_config: FeatureConfig) -> None:
+    """A picture for each piece of each recording: TARGET.png of a single recording, else in the folder TARGET."""
+    single = target.suffix.lower() == ".png"
+    if single and len(recordings) > 1:
+        raise UserError(f"--plot: found {target} for {len(recordings)} recordings, expected a folder")
+    stems = [recording.path.stem for recording in recordings]
+    try:
+        (target.parent if single else target).mkdir(parents=True, exist_ok=True)
+        for number, (recording, stem) in enumerate(zip(recordings, stems, strict=True), 1):
+            name = (
+                target.with_suffix("") if single else target / (stem if stems.count(stem) == 1 else f"{number}-{stem}")
+            )
+            for index, piece in enumerate(recording.pieces, 1):
+                part = f"-{index:02d}" if len(recording.pieces) > 1 else ""
+                path = name.with_name(f"{name.name}{part}.png")
+                span = (piece.start, piece.end)
+                title = f"{recording.path.name}, {piece.start:.1f} to {piece.end:.1f} s"
+                save_timeline(path, title, span, piece.words, piece.features, piece.attention, feature_config)
+                logger.info(f"{path}: {title}")
+    except OSError as error:
+        raise UserError(f"--plot: cannot write into {target} ({error})") from None
 
 
 def save_timeline(
@@ -20,7 +48,7 @@ def save_timeline(
     words: Sequence[tuple[str, float, float, slice]],
     features: np.ndarray,
     attention: np.ndarray,
-    recipe: Recipe,
+    feature_config: FeatureConfig,
 ) -> None:
     """Draws a piece of a recording as PNG.
 
@@ -43,13 +71,13 @@ def save_timeline(
     said.set_title(title, fontsize=10)
 
     D = features.shape[1]
-    half = recipe.hop / recipe.rate / 2  # frames are centred on multiples of the hop
+    half = feature_config.hop_length / feature_config.sample_rate / 2  # frames are centred on multiples of the hop
     low, high = np.percentile(features, [1, 99.5])
     frames = (span[0] - half, span[0] - half + len(features) * 2 * half)
     heard.imshow(
         features.T, aspect="auto", origin="lower", cmap="magma", vmin=low, vmax=high, extent=(*frames, -0.5, D - 0.5)
     )
-    heard.set_ylabel("cepstrum" if recipe.cepstra else "mel band")
+    heard.set_ylabel("cepstrum" if feature_config.n_mfcc else "mel band")
 
     U = len(attention)
     attended.imshow(

@@ -3,8 +3,9 @@ import sys
 
 import pytest
 
-from config import DEFAULTS, load_config, to_yaml
+from config import DEFAULTS, load_config
 from utils.errors import UserError
+from utils.files import to_yaml
 
 
 def complaint(*overrides, path=DEFAULTS) -> str:

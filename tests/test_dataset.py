@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from corpora.layout import find_partition
-from dataset import FeatureDataset, collate, is_cepstral, load_corpus, make_loader, normalize
+from corpora.loading import load_corpus
+from dataset import FeatureDataset, collate, is_cepstral, make_loader, normalize
 from tests.conftest import write_utterance
 from utils.augment import Augmentation
 from utils.errors import UserError
@@ -126,7 +127,7 @@ def test_padding_is_below_5_percent(speed):
     sampler.epoch = 3
     real = padded = 0
     for batch in sampler:
-        frames = [lengths[item.index] / item.speed for item in batch]
+        frames = [lengths[item.position] / item.speed for item in batch]
         real, padded = real + sum(frames), padded + len(frames) * max(frames)
     assert 1 - real / padded < 0.05
 
@@ -143,7 +144,7 @@ def test_sampler_drops_nothing_and_depends_on_seed_and_epoch_alone():
         return result
 
     first = batches(0, 1)
-    assert sorted(item.index for batch in first for item in batch) == list(range(1003))
+    assert sorted(item.position for batch in first for item in batch) == list(range(1003))
     assert all(0.9 <= item.speed <= 1.1 for batch in first for item in batch)
     assert first == batches(0, 1)
     assert first != batches(0, 2)

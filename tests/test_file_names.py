@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from corpora.layout import find_partition
-from dataset import load_corpus
+from corpora.loading import load_corpus
 from report.attention_maps import AttentionMap, save_attention_maps
 from tests.conftest import SMALL, draw_text, make_toy_corpus, speak, write_utterance
 from utils.logging import make_logger

@@ -16,13 +16,14 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from config import load_config, parse_yaml
+from config import load_config
 from report.build import gather
 from tests.conftest import SMALL, draw_text, make_toy_corpus, speak, write_utterance
 from train import Trainer
 from utils.checkpoint import load_checkpoint
-from utils.distributed import SINGLE
+from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
+from utils.files import parse_yaml
 
 HOME = Path(__file__).parents[1]
 ENVIRONMENT = {"OMP_NUM_THREADS": "2", **os.environ}  # as many threads in every run: sums depend on how they are split
@@ -201,11 +202,11 @@ def test_a_killed_decoding_goes_on(trained, tmp_path):
     assert not list(folder.glob("decoding-*.jsonl"))  # nothing stays behind
 
     code = (
-        "import sys, runpy; import decoding.resume; add, calls = decoding.resume.KeptTexts.add, []\n"
+        "import sys, runpy; import decoding.resume; add, calls = decoding.resume.PartialResults.add, []\n"
         "def once(self, texts):\n"
         "    add(self, {name: text + 'X' for name, text in texts.items()})\n"
         "    raise KeyboardInterrupt\n"
-        "decoding.resume.KeptTexts.add = once; sys.argv = sys.argv[1:]; import utils.device\n"
+        "decoding.resume.PartialResults.add = once; sys.argv = sys.argv[1:]; import utils.device\n"
         "import decoding.transcribe; decoding.transcribe.memory_to_spare = lambda device: 600_000\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
@@ -415,7 +416,7 @@ def test_a_run_of_an_older_version_goes_on(trained, toy_root, tmp_path):
 
 def test_no_memory_for_a_batch_names_the_keys_to_turn(toy_root, tmp_path, monkeypatch):
     config = load_config(overrides=[*SMALL, f"data.root={toy_root}", f"run.dir={tmp_path}", "training.accumulate=2"])
-    trainer = Trainer(config, lambda line: None, torch.device("cpu"), SINGLE)
+    trainer = Trainer(config, lambda line: None, torch.device("cpu"), SINGLE_PROCESS)
 
     def fail(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from config import load_config
-from decoding.rescoring import Evidence, Weights, combine
+from decoding.rescoring import SourceScores, Weights, combine
 from tests.conftest import SMALL
 from tune import CTC_WEIGHTS, LM_WEIGHTS, NBest, best_rank, best_weights, read_texts
 from utils.errors import UserError
@@ -15,7 +15,7 @@ def made(weights: Weights, N=400, K=6, noise=0.0) -> NBest:
     """Lists whose best hypothesis, distance 0, is the one that these weights prefer; the last place is empty."""
     torch.manual_seed(0)
     lengths = torch.randint(5, 40, (N, K)).double()
-    evidence = Evidence(*(-torch.rand(N, K).double() * 3 * lengths for _ in range(3)), lengths)
+    evidence = SourceScores(*(-torch.rand(N, K).double() * 3 * lengths for _ in range(3)), lengths)
     scores = combine(evidence, weights) + noise * torch.randn(N, K)
     real = torch.ones(N, K, dtype=torch.bool)
     real[:, -1] = False
@@ -46,7 +46,7 @@ def one_list(*texts_and_logs) -> NBest:
     logs = torch.tensor([[log for _, log in texts_and_logs]], dtype=torch.double)
     zeros, ones = torch.zeros_like(logs), torch.ones_like(logs)
     tokens = [[encode(text)[1:-1] for text, _ in texts_and_logs]]
-    return NBest(Evidence(logs, zeros, zeros, ones), zeros, ones.bool(), tokens)
+    return NBest(SourceScores(logs, zeros, zeros, ones), zeros, ones.bool(), tokens)
 
 
 def test_minimum_bayes_risk_where_it_is_better():

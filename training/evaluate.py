@@ -1,119 +1,202 @@
-"""How good a model is on dev: loss, distance, alignment, and the maps and texts that show it."""
+"""How good a model is on dev: loss, distance, alignment, and the attention maps and texts that show it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from Levenshtein import distance
+from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dataset import FRAMES_PER_SECOND, Corpus
+from corpora.loading import FRAMES_PER_SECOND, Corpus
+from dataset import Batch
 from decoding.greedy import ctc_greedy, greedy_search
 from decoding.recogniser import Recogniser, character_limits
 from models.las import LAS, las_loss
-from report.attention_maps import AttentionMap
-from utils.distributed import SINGLE, Team
+from utils.distributed import SINGLE_PROCESS, DistributedContext
 from utils.metrics import coverage, monotonicity, repetition, score, sharpness
 from utils.vocabulary import decode
 
-MAPS = 3  # utterances drawn every epoch
+MAPS = 3  # utterances whose attention is drawn every epoch
 LOOPS = 0.3  # repetition beyond the reference's from which on a hypothesis counts as looping
 
 
+@dataclass(frozen=True)
+class AttentionMap:
+    """Attention of one utterance along its true transcript, averaged over heads."""
+
+    utterance: str
+    characters: Sequence[str]  # that were spelled at each of the U steps, `<eos>` last
+    weights: np.ndarray  # (U, S)
+    seconds: float
+
+
+class Prediction(NamedTuple):
+    """A row of the table of predictions."""
+
+    id: str
+    reference: str
+    hypothesis: str
+    distance: int
+
+
+class Evaluation(NamedTuple):
+    """metrics: dev_*, see `evaluate`.   maps: of the utterances to show.   predictions: of all, in corpus order."""
+
+    metrics: dict[str, float]
+    maps: list[AttentionMap]
+    predictions: list[Prediction]
+
+
+class _UtteranceResult(NamedTuple):
+    """What is measured of one utterance."""
+
+    text: str
+    ended: bool  # before the limit of characters
+    ctc_text: str | None  # None without a CTC branch
+    monotonicity: float
+    coverage: float
+    sharpness: float
+
+
 def utterances_to_show(corpus: Corpus) -> list[int]:
-    """A short, a middling and a long one, the same every epoch."""
-    by_length = np.argsort([len(text) for text in corpus.texts], kind="stable")
+    """Positions of a short, a middling and a long utterance, the same every epoch."""
+    by_length = np.argsort([len(text) for text in corpus.transcripts], kind="stable")
     picked = (int(by_length[round(share * (len(corpus) - 1))]) for share in np.linspace(0.3, 0.9, MAPS))
     return list(dict.fromkeys(picked))
 
 
-class _Utterance(NamedTuple):
-    """What became of one."""
+def lockstep(
+    loader: DataLoader, context: DistributedContext, device: torch.device, stop: Callable[[], bool]
+) -> Iterator[Batch]:
+    """Batches of `loader`, on the device, as long as no rank asks to stop.
 
-    text: str
-    ended: bool  # before the limit of characters
-    ctc_text: str | None
-    monotonicity: float
-    coverage: float
-    sharpness: float
+    Ranks may differ by one batch; they ask each other before every one, so that all leave together.
+    """
+    own = torch.tensor(len(loader), device=device)
+    rounds = -(-int(context.all_reduce_sum(own)) // context.world_size)
+    batches = iter(loader)
+    for _ in tqdm(range(rounds), "dev", unit="batch", leave=False, disable=context.hide_progress):
+        if context.any_rank(stop(), device):
+            return
+        for batch in islice(batches, 1):
+            yield batch.to(device)
 
 
 @torch.no_grad()
 def evaluate(
     model: LAS,
     loader: DataLoader,
-    shown: list[int],
+    shown: Sequence[int],
     device: torch.device,
     precision: str,
     ctc_weight: float = 0.0,
     spell: bool = True,
-    team: Team = SINGLE,
-) -> tuple[dict[str, float], list[AttentionMap], list[tuple[str, str, str, int]]]:
-    """Greedy decoding, and a pass along the true transcripts for loss and attention.
+    context: DistributedContext = SINGLE_PROCESS,
+    stop: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Decodes dev greedily, and passes along the true transcripts for loss and attention.
 
-    ctc_weight: share of the CTC branch in what is decoded, as in the beam: what counts is what test.py will do, and
-    attention alone may loop to its limit long after it aligns.
-    spell: False where the Speller is not trained yet: what counts as recognised is then what the CTC branch reads.
-    team: processes whose loaders together have all utterances; each returns the result for all.
-    Returns metrics, the attention maps of the utterances `shown`, and `(id, reference, hypothesis, distance)` of all
-    utterances. Among the metrics: `dev_unended` and `dev_loops`, the shares of hypotheses that ran to their limit of
-    characters, and that repeat themselves far more than their references do.
+    Args:
+        model: the model to evaluate, on `device`.
+        loader: batches of the dev corpus; the loaders of all ranks together have every utterance once.
+        shown: positions of the utterances whose attention maps are wanted.
+        device: of the model.
+        precision: float32, or bf16 for autocast.
+        ctc_weight: share of the CTC branch in what is decoded, as in the beam: what counts is what test.py will do,
+            and attention alone may loop to its limit long after it aligns.
+        spell: False if the Speller is not trained yet: the hypothesis is then what the CTC branch reads.
+        context: ranks that share the evaluation; each returns the result for all.
+        stop: asked before every batch on every rank; evaluation ends as soon as it is true on one.
+
+    Returns:
+        The evaluation, or None if it was stopped. Among its metrics, `dev_unended` and `dev_loops` are the shares of
+        hypotheses that ran to their limit of characters, and that repeat themselves far more than their references do.
     """
-    corpus: Corpus = loader.dataset.corpus
+    corpus: Corpus = loader.dataset.corpus  # type: ignore[attr-defined]  # a FeatureDataset
     recogniser = Recogniser([model], ctc_weight)
-    found: dict[int, _Utterance] = {}
+    results: dict[int, _UtteranceResult] = {}
     maps: dict[int, AttentionMap] = {}
-    loss_sum = characters = 0.0
-    for batch in tqdm(loader, "dev", unit="batch", leave=False, disable=team.hides_progress):
-        batch = batch.to(device)
+    loss_sum, characters, stopped = 0.0, 0, False
+
+    def stop_and_note() -> bool:
+        nonlocal stopped
+        stopped = stop()
+        return stopped
+
+    for batch in lockstep(loader, context, device, stop_and_note):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            logits, attention, listened = model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
+            logits, attention, encoded = model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
         count = int(batch.characters)
-        loss_sum += float(las_loss(logits, listened, batch.tokens, batch.token_lengths).attention) * count
+        loss_sum += float(las_loss(logits, encoded, batch.tokens, batch.token_lengths).attention) * count
         characters += count
         limits = character_limits(batch.feature_lengths)
-        read = None
-        if listened.ctc_log_probs is not None:
-            read = ctc_greedy(listened.ctc_log_probs, listened.ctc_lengths)
-        heard = greedy_search(recogniser, (recogniser.prepare(listened),), limits) if spell else read
-        steps = listened.memory.mask[:, 0, 0].sum(1).tolist()
+        ctc_tokens = None
+        if encoded.ctc_log_probs is not None:
+            ctc_tokens = ctc_greedy(encoded.ctc_log_probs, encoded.ctc_lengths)
+        tokens = greedy_search(recogniser, (recogniser.prepare(encoded),), limits) if spell else ctc_tokens
+        assert tokens is not None  # without the Speller there is a CTC branch
+        steps = encoded.memory.mask[:, 0, 0].sum(1).tolist()
         for row, index in enumerate(batch.indices.tolist()):
-            labels = [*corpus.texts[index], "<eos>"]
-            weights = attention[row, :, : len(labels), : steps[row]].mean(0).float().cpu()  # heads averaged
-            ctc_text = None if read is None else decode(read[row])
-            ended = len(heard[row]) < int(limits[row])
-            instruments = monotonicity(weights), coverage(weights), sharpness(weights)
-            found[index] = _Utterance(decode(heard[row]), ended, ctc_text, *instruments)
+            drawn = _attention_map(corpus, index, attention[row], steps[row])
+            weights = torch.from_numpy(drawn.weights)
+            results[index] = _UtteranceResult(
+                decode(tokens[row]),
+                len(tokens[row]) < int(limits[row]),
+                None if ctc_tokens is None else decode(ctc_tokens[row]),
+                monotonicity(weights),
+                coverage(weights),
+                sharpness(weights),
+            )
             if index in shown:
-                seconds = corpus.lengths[index] / FRAMES_PER_SECOND
-                maps[index] = AttentionMap(corpus.paths[index].stem, labels, weights.numpy(), seconds)
+                maps[index] = drawn
 
-    shares = team.gather((found, maps, loss_sum, characters))
-    found = {index: utterance for share in shares for index, utterance in share[0].items()}
+    if context.any_rank(stopped, device):
+        return None
+    shares = context.all_gather((results, maps, loss_sum, characters))
+    results = {index: result for share in shares for index, result in share[0].items()}
     maps = {index: drawn for share in shares for index, drawn in share[1].items()}
-    utterances = [found[index] for index in range(len(corpus))]
-    texts = [one.text for one in utterances]
-    pairs = list(zip(corpus.texts, texts, strict=True))
-    result = score(corpus.texts, texts)
+    loss = sum(share[2] for share in shares) / sum(share[3] for share in shares)
+    in_order = [results[index] for index in range(len(corpus))]
+    return _summarise(corpus, in_order, loss, [maps[index] for index in shown])
 
-    def mean(values: Iterable[float]) -> float:
+
+def _attention_map(corpus: Corpus, index: int, attention: Tensor, steps: int) -> AttentionMap:
+    """`attention (H, U, S)` of one utterance in a batch without its padding, heads averaged."""
+    characters = [*corpus.transcripts[index], "<eos>"]
+    weights = attention[:, : len(characters), :steps].mean(0).float().cpu()
+    seconds = corpus.lengths[index] / FRAMES_PER_SECOND
+    return AttentionMap(corpus.paths[index].stem, characters, weights.numpy(), seconds)
+
+
+def _summarise(
+    corpus: Corpus, results: Sequence[_UtteranceResult], loss: float, maps: list[AttentionMap]
+) -> Evaluation:
+    """Means over the corpus, and the table of predictions."""
+    texts = [result.text for result in results]
+    pairs, total = list(zip(corpus.transcripts, texts, strict=True)), score(corpus.transcripts, texts)
+
+    def mean(values: Iterator[float]) -> float:
         return sum(values) / len(corpus)
 
     metrics = {
-        "dev_loss": sum(share[2] for share in shares) / sum(share[3] for share in shares),
-        "dev_distance": result.distance,
-        "dev_cer": result.cer,
-        "dev_wer": result.wer,
-        "dev_monotonicity": mean(one.monotonicity for one in utterances),
-        "dev_coverage": mean(one.coverage for one in utterances),
-        "dev_sharpness": mean(one.sharpness for one in utterances),
-        "dev_unended": mean(not one.ended for one in utterances),
+        "dev_loss": loss,
+        "dev_distance": total.distance,
+        "dev_cer": total.cer,
+        "dev_wer": total.wer,
+        "dev_monotonicity": mean(result.monotonicity for result in results),
+        "dev_coverage": mean(result.coverage for result in results),
+        "dev_sharpness": mean(result.sharpness for result in results),
+        "dev_unended": mean(not result.ended for result in results),
         "dev_loops": mean(repetition(text) > repetition(true) + LOOPS for true, text in pairs),
     }
-    if model.ctc is not None:
-        metrics["dev_ctc_distance"] = score(corpus.texts, [one.ctc_text for one in utterances]).distance
+    ctc_texts = [result.ctc_text for result in results if result.ctc_text is not None]
+    if ctc_texts:
+        metrics["dev_ctc_distance"] = score(corpus.transcripts, ctc_texts).distance
     names = [path.stem for path in corpus.paths]
-    listed = [(name, *pair, distance(*pair)) for name, pair in zip(names, pairs, strict=True)]
-    return metrics, [maps[index] for index in shown], listed
+    predictions = [Prediction(name, *pair, distance(*pair)) for name, pair in zip(names, pairs, strict=True)]
+    return Evaluation(metrics, maps, predictions)

@@ -1,39 +1,139 @@
-"""Going on: with a run where it stands, or with another model's weights."""
+"""A run's checkpoints: where it stands, resuming it, and beginning a new run with another model's weights."""
 
-from collections.abc import Callable
+import logging
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from utils.checkpoint import differences, load_checkpoint, previous
+from training.progress import PartialEpoch
+from training.step import TrainStep
+from utils.checkpoint import differences, feature_differences, load_checkpoint, previous, save_checkpoint
 from utils.errors import UserError
+from utils.files import parse_yaml
+from utils.metrics import best_epoch
 
-# A resumed run may differ from what it started as in these sections' keys, and in nothing else.
-FREE_TO_CHANGE = ("run.", "data.root", "data.dev", "data.test", "data.workers", "data.cache", "data.skip_bad")
-FREE_TO_CHANGE += ("training.epochs", "training.max_minutes", "training.device", "training.accumulate")
-FREE_TO_CHANGE += ("training.checkpoint_minutes", "decoding.", "wandb.", "test.")
-STATE = ("history", "config", "wandb_run_id", "weights", "averaged_steps", "optimizer")
+# A resumed run may differ from what it started as in keys that begin so, and in no others.
+FREE_TO_CHANGE = (
+    *("run.", "data.root", "data.dev", "data.test", "data.workers", "data.cache", "data.skip_bad"),
+    *("training.epochs", "training.max_minutes", "training.device", "training.accumulate"),
+    *("training.checkpoint_minutes", "decoding.", "wandb.", "test."),
+)
+STATE = ("history", "config", "wandb_run_id", "weights", "averaged_steps", "optimizer")  # beside the model itself
+
+logger = logging.getLogger(f"las.{__name__}")
 
 
-def load_last(folder: Path, say: Callable[[str], None]) -> dict | None:
-    """Where the run in `folder` stands: `last.pt`, or what was there before it where it is damaged; None: nowhere."""
+@dataclass
+class TrainState:
+    """Where a run stands, besides its weights and its optimiser."""
+
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row of metrics per finished epoch
+    partial: PartialEpoch | None = None  # of the epoch after those; it may have all its batches and lack evaluation
+    wandb_run_id: str | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is trained next, or has been begun; from 1."""
+        return len(self.history) + 1
+
+    @property
+    def next_batch(self) -> int:
+        return self.partial["batch"] if self.partial else 0
+
+    def finish_epoch(self, row: dict[str, Any]) -> None:
+        """Adds the metrics of the epoch that has been trained and evaluated."""
+        self.history.append(row)
+        self.partial = None
+
+    def best(self, ctc_epochs: int) -> dict[str, Any]:
+        """The row of the best epoch so far, see `best_epoch`."""
+        return best_epoch(self.history, ctc_epochs)
+
+    def __str__(self) -> str:
+        batches = f" and {self.next_batch} batches" if self.partial else ""
+        return f"epoch {len(self.history)}{batches}"
+
+
+class Checkpointer:
+    """Writes `last.pt` and `best.pt` of a run, and restores a run from what they hold.
+
+    Args:
+        folder: of the run.
+        constant: what a checkpoint holds that does not change during a run: see `describe_model`, and the settings.
+        minutes: after which a checkpoint within an epoch is due.
+    """
+
+    def __init__(self, folder: Path, constant: dict[str, Any], minutes: float):
+        self.folder, self.constant, self.seconds = folder, constant, 60 * minutes
+        self.saved = time.perf_counter()
+
+    @property
+    def due(self) -> bool:
+        return time.perf_counter() - self.saved > self.seconds
+
+    def restore(self, found: dict[str, Any] | None, step: TrainStep) -> TrainState:
+        """Loads weights and optimiser of the checkpoint `found` into `step`; None is a new run.
+
+        Raises:
+            UserError: the checkpoint is of another model, or was trained on other features.
+        """
+        if found is None:
+            return TrainState()
+        differ = feature_differences(self.constant["features"], found["features"])
+        if differ:
+            raise UserError(f"data.root: found features of {differ}, as {self.folder} was trained on")
+        differ = differences(found["weights"], step.model.state_dict())
+        if differ:
+            raise UserError(f"{self.folder / 'last.pt'}: its model is another one than these settings make: {differ}")
+        step.load_state_dict(found["model"], found)
+        return TrainState(found["history"], found.get("partial"), found["wandb_run_id"])
+
+    def save(self, step: TrainStep, state: TrainState, is_best: bool) -> None:
+        """Writes `last.pt`, keeping the one before, and first `best.pt` if the last epoch is the best.
+
+        Raises:
+            OSError: a file cannot be written; the checkpoints there before are untouched.
+        """
+        checkpoint = {
+            "model": step.ema_model.state_dict(),
+            **self.constant,
+            "epoch": len(state.history),
+            "history": state.history,
+            "wandb_run_id": state.wandb_run_id,
+        }
+        if is_best:
+            save_checkpoint(self.folder / "best.pt", checkpoint)
+        resumable = {**checkpoint, **step.state_dict(), "partial": state.partial}
+        save_checkpoint(self.folder / "last.pt", resumable, keep_previous=True)
+        self.saved = time.perf_counter()
+
+
+def load_last(folder: Path) -> dict[str, Any] | None:
+    """The newest usable checkpoint of the run in `folder`: `last.pt`, or the one before it; None for a new run.
+
+    Raises:
+        UserError: checkpoints are there, but none can be resumed from.
+    """
     last = folder / "last.pt"
     if not last.exists() and not previous(last).exists():
         return None
     try:
-        return _load_state(last)
+        return _load_resumable(last)
     except UserError as error:
         if not previous(last).exists():
             raise
-        found = _load_state(previous(last))
+        found = _load_resumable(previous(last))
         batches = f" and {found['partial']['batch']} batches" if found.get("partial") else ""
-        lost = f"{found['epoch']} epochs{batches} are kept, what came after is lost"
-        say(f"warning: {error}; going on from {previous(last)}: {lost}")
+        kept = f"{found['epoch']} epochs{batches} are kept, what came after is lost"
+        logger.warning(f"{error}; going on from {previous(last)}: {kept}")
         return found
 
 
-def _load_state(path: Path) -> dict:
-    """A checkpoint that training can go on from."""
+def _load_resumable(path: Path) -> dict[str, Any]:
+    """A checkpoint with all that training needs to go on."""
     checkpoint = load_checkpoint(path)
     missing = [key for key in STATE if key not in checkpoint]
     if missing:
@@ -44,10 +144,13 @@ def _load_state(path: Path) -> dict:
     return checkpoint
 
 
-def check_same_run(folder: Path, old: dict, new: dict, say: Callable[[str], None]) -> None:
-    """Says which dotted keys are set otherwise than before. Raises UserError where that would be another run.
+def check_same_run(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Compares the settings of a resumed run, dotted keys, with those it was started with.
 
-    A key that did not exist then is no difference.
+    Logs what differs if it may. A key that did not exist then is no difference.
+
+    Raises:
+        UserError: a key differs that would make it another run.
     """
     changed = [key for key in new if key in old and old[key] != new[key]]
     fixed = [key for key in changed if not key.startswith(FREE_TO_CHANGE)]
@@ -58,13 +161,19 @@ def check_same_run(folder: Path, old: dict, new: dict, say: Callable[[str], None
             f"Choose another run.name, or remove {folder} to start over."
         )
     if changed:
-        say("changed since: " + ", ".join(f"{key} {old[key]!r} -> {new[key]!r}" for key in changed))
+        logger.info("changed since: " + ", ".join(f"{key} {old[key]!r} -> {new[key]!r}" for key in changed))
 
 
-def start_from(path: str, model: nn.Module, say: Callable[[str], None]) -> None:
-    """Takes over the Listener, the Speller and the CTC branch of a checkpoint, each where it is the same module."""
+def start_from(path: str, model: nn.Module) -> None:
+    """Loads Listener, Speller and CTC branch of a checkpoint into `model`, each if its sizes agree.
+
+    Raises:
+        UserError: none of them fits.
+    """
     before = load_checkpoint(path)["model"]
-    taken, new, differ = [], [], []
+    taken: list[str] = []
+    new: list[str] = []
+    differ = []
     for name, module in model.named_children():
         weights = {key.removeprefix(f"{name}."): value for key, value in before.items() if key.startswith(f"{name}.")}
         difference = differences(weights, module.state_dict())
@@ -78,4 +187,17 @@ def start_from(path: str, model: nn.Module, say: Callable[[str], None]) -> None:
             f"training.start_from: {path}: found a model of other sizes, expected a part that fits this one\n"
             + "\n".join(differ)
         )
-    say(f"starting from {path}: {', '.join(taken)}" + (f"; new: {', '.join(new)}" if new else ""))
+    logger.info(f"starting from {path}: {', '.join(taken)}" + (f"; new: {', '.join(new)}" if new else ""))
+
+
+def check_data_root(folder: Path, root: str) -> None:
+    """Raises UserError if there is no data in `root`, but the run in `folder` was trained on data elsewhere."""
+    trained = folder / "config.yaml"
+    if Path(root).is_dir() or not trained.exists():
+        return
+    before = parse_yaml(trained.read_text(encoding="utf-8"))["data"]["root"]
+    if before != root:
+        raise UserError(
+            f"data.root: found no folder {root}; {folder} was trained with data.root={before}: repeat the "
+            "--config and the keys of its training"
+        )

@@ -1,7 +1,14 @@
-"""Learning rate and teacher forcing rate, as functions of where training stands: there is nothing to resume."""
+"""Learning rate, teacher forcing rate and the rest of a training's schedule, as functions of where training stands.
+
+Nothing here has a state: a resumed run computes from its history of epochs what the unbroken run would have.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+History = Sequence[Mapping[str, float]]  # a row of metrics per finished epoch
 
 ALIGNED = 0.4  # monotonicity of an aligned model, at least: more than the third of a map that runs through thrice
 
@@ -75,3 +82,64 @@ def _plateaus(distances: Sequence[float], patience: int) -> int:
         if waited == patience:
             waited, plateaus = 0, plateaus + 1
     return plateaus
+
+
+class EpochSchedule(NamedTuple):
+    """What is the same for all steps of an epoch; the names are arguments of `TrainStep`."""
+
+    teacher_forcing_rate: float
+    guided_attention: float
+    train_speller: bool
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """All that changes during training, as functions of the epoch and of the metrics of the epochs before.
+
+    Epochs count from 1. `position` is how many epochs have been trained, with the finished share of the present one.
+    """
+
+    epochs: int
+    max_minutes: float | None
+    learning_rate: float  # at its peak
+    schedule: str
+    warmup_epochs: float
+    plateau_patience: int
+    ctc_epochs: int
+    guided_attention: float
+    teacher_forcing: Mapping[str, Any]  # start, stages
+
+    def finished(self, history: History) -> bool:
+        return len(history) >= self.epochs or time_is_up(_column(history, "seconds"), self.max_minutes)
+
+    def minutes_left(self, history: History) -> float | None:
+        return self.max_minutes and self.max_minutes - sum(_column(history, "seconds")) / 60
+
+    def epochs_left(self, history: History) -> int | None:
+        """With the present one; None if that one trains the Listener alone, which takes another time."""
+        return self.epochs - len(history) if len(history) >= self.ctc_epochs else None
+
+    def of_epoch(self, epoch: int, history: History) -> EpochSchedule:
+        """The first `ctc_epochs` train the Listener alone; guided attention ends once the model was aligned."""
+        monotonicities = _column(history, "dev_monotonicity")
+        aligned = any(value >= ALIGNED for value in monotonicities)
+        return EpochSchedule(
+            teacher_forcing_rate(epoch, **self.teacher_forcing, monotonicities=monotonicities),
+            0.0 if aligned else self.guided_attention,
+            epoch > self.ctc_epochs,
+        )
+
+    def learning_rate_at(self, position: float, history: History) -> float:
+        return learning_rate(
+            position,
+            progress(position, self.epochs, _column(history, "seconds"), self.max_minutes),
+            self.learning_rate,
+            self.schedule,
+            self.warmup_epochs,
+            _column(history, "dev_distance"),
+            self.plateau_patience,
+        )
+
+
+def _column(history: History, name: str) -> list[float]:
+    return [row[name] for row in history]

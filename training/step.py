@@ -1,6 +1,10 @@
-"""One optimiser step from one batch, computed in parts or shared by processes where that is asked for."""
+"""One optimiser step on one batch, with gradient accumulation and data parallelism."""
 
-from contextlib import nullcontext
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,122 +14,185 @@ from torch.optim.swa_utils import AveragedModel
 from dataset import Batch
 from models.las import LAS, las_loss, off_diagonal
 from utils.device import is_out_of_memory
-from utils.distributed import Team
+from utils.distributed import DistributedContext
 from utils.errors import UserError
 
+MAX_BAD_STEPS = 3  # consecutive steps without a finite gradient before a run stops
 
-class Learner:
-    """A model, its optimiser (AdamW) and the running mean of its weights.
+logger = logging.getLogger(f"las.{__name__}")
 
-    precision: float32, or bf16 for autocast.   accumulate: parts that a batch is computed in.   average_steps: see
-    `weight_average`.   listens_alone: whether some steps do not train the Speller.
+
+class StepResult(NamedTuple):
+    """What one step computed. `losses (3,)`: this rank's share of the mean total, attention and CTC loss."""
+
+    losses: Tensor
+    gradient_norm: Tensor  # (), before clipping
+    updated: bool  # False if the gradient was not finite and the weights stayed as they were
+
+
+class TrainStep:
+    """A model, its AdamW optimiser and an exponential moving average (EMA) of its weights.
+
+    Args:
+        model: the model to train, on its device.
+        context: ranks that share each batch; their gradients are averaged by DistributedDataParallel.
+        precision: float32, or bf16 for autocast.
+        utterances: path of each utterance of the corpus, to name those of a bad batch.
+        accumulate: number of micro-batches that a batch is computed in (gradient accumulation).
+        weight_decay: of AdamW, applied to all parameters.
+        clip_norm: gradients are scaled down to this norm.
+        ctc_weight: share of the CTC loss.
+        label_smoothing: of the cross entropy on characters.
+        ema_steps: horizon of the EMA, see `make_ema`.
+        ctc_only_warmup: whether some steps train the Listener by CTC alone.
     """
 
     def __init__(
         self,
         model: LAS,
-        team: Team,
+        context: DistributedContext,
         precision: str,
+        utterances: Sequence[Path],
         *,
         accumulate: int,
         weight_decay: float,
         clip_norm: float,
         ctc_weight: float,
         label_smoothing: float,
-        average_steps: float,
-        listens_alone: bool,
+        ema_steps: float,
+        ctc_only_warmup: bool,
     ):
-        self.model, self.team, self.precision, self.accumulate = model, team, precision, accumulate
-        self.clip_norm, self.ctc_weight, self.label_smoothing = clip_norm, ctc_weight, label_smoothing
+        self.model, self.context, self.precision, self.utterances = model, context, precision, utterances
+        self.accumulate, self.clip_norm = accumulate, clip_norm
+        self.ctc_weight, self.label_smoothing = ctc_weight, label_smoothing
         self.device = next(model.parameters()).device
         self.optimizer = torch.optim.AdamW(model.parameters(), weight_decay=weight_decay, fused=True)
-        self.average = weight_average(model, average_steps)
-        self._parallel = model
-        if team.size > 1:
-            # Where the Speller is not trained at first, its gradients are not waited for.
-            self._parallel = DistributedDataParallel(model, find_unused_parameters=listens_alone)
+        self.ema = make_ema(model, ema_steps)
+        self._bad_steps = 0  # consecutive
+        self._parallel: nn.Module = model
+        if context.world_size > 1:
+            # Steps that train the Listener alone leave the Speller without gradients, which must not be waited for.
+            self._parallel = DistributedDataParallel(model, find_unused_parameters=ctc_only_warmup)
 
-    def step(
-        self, batch: Batch, count: Tensor, rate: float, forcing: float, guide: float, spell: bool
-    ) -> tuple[Tensor, Tensor]:
-        """One update of the weights; none where the gradient is not finite.
+    def __call__(
+        self,
+        batch: Batch,
+        *,
+        characters: Tensor,
+        learning_rate: float,
+        teacher_forcing_rate: float,
+        guided_attention: float,
+        train_speller: bool,
+    ) -> StepResult:
+        """Updates the weights once, unless the gradient is not finite.
 
-        count: characters of the whole batch, of which this process may have a share.   rate: of learning.   forcing:
-        teacher forcing rate.   guide: weight of guided attention.   spell: False trains the Listener alone, by CTC.
-        Returns this share's part of the mean losses (total, attention, CTC) and the gradient's norm before clipping.
-        Raises UserError where memory has no room for the batch.
+        Args:
+            batch: this rank's share of the batch.
+            characters: `()`, characters of the whole batch over all ranks, `<eos>` counted.
+            learning_rate: of AdamW for this step.
+            teacher_forcing_rate: probability that the Speller reads the true previous character.
+            guided_attention: weight of the loss on attention away from the diagonal.
+            train_speller: False trains the Listener alone, by CTC.
+
+        Raises:
+            UserError: there is no memory for the batch, or MAX_BAD_STEPS consecutive gradients were not finite.
         """
         try:
-            losses = self._backward(batch, count, forcing, guide, spell)
+            losses = self._backward(batch, characters, teacher_forcing_rate, guided_attention, train_speller)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             B, T, _ = batch.features.shape
             raise UserError(
-                f"no memory for a batch of {B} utterances of up to {T} frames: compute it in parts, "
+                f"no memory for a batch of {B} utterances of up to {T} frames: compute it in more micro-batches, "
                 f"training.accumulate={2 * self.accumulate}, or take a smaller training.batch_size; last.pt holds what "
                 "was computed before"
             ) from None
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        if torch.isfinite(norm):
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        finite = bool(torch.isfinite(norm))
+        if finite:
             for group in self.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = learning_rate
             self.optimizer.step()
-            self.average.update_parameters(self.model)
-        return losses, norm
+            self.ema.update_parameters(self.model)
+        self._guard(finite, batch)
+        return StepResult(losses, norm, finite)
 
-    def _backward(self, batch: Batch, count: Tensor, forcing: float, guide: float, spell: bool) -> Tensor:
+    def _backward(
+        self, batch: Batch, characters: Tensor, teacher_forcing_rate: float, guided_attention: float, spell: bool
+    ) -> Tensor:
+        """Gradients of the mean loss over the whole batch; this rank's share of the losses `(3,)`."""
         self.optimizer.zero_grad(set_to_none=True)
         losses = torch.zeros(3, device=self.device)
         size = -(-len(batch.indices) // self.accumulate)
         starts = range(0, len(batch.indices), size)
         for first in starts:
             part = batch.rows(slice(first, first + size)) if len(starts) > 1 else batch
-            together = nullcontext() if self.team.size == 1 or first == starts[-1] else self._parallel.no_sync()
             tokens = part.tokens[:, :-1] if spell else None
-            with together:
+            with self._synchronised(last=first == starts[-1]):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                    logits, attention, listened = self._parallel(part.features, part.feature_lengths, tokens, forcing)
-                loss = las_loss(
-                    logits, listened, part.tokens, part.token_lengths, self.ctc_weight, self.label_smoothing
-                )
+                    logits, attention, encoded = self._parallel(
+                        part.features, part.feature_lengths, tokens, teacher_forcing_rate
+                    )
+                loss = las_loss(logits, encoded, part.tokens, part.token_lengths, self.ctc_weight, self.label_smoothing)
                 total = loss.total
-                if spell and guide:
-                    steps = listened.memory.mask.sum((1, 2, 3))
-                    total = total + guide * off_diagonal(attention, part.token_lengths - 1, steps)
-                share = part.characters / count
-                (total * (share * self.team.size)).backward()  # the processes' gradients are averaged
+                if spell and guided_attention:
+                    steps = encoded.memory.mask.sum((1, 2, 3))
+                    total = total + guided_attention * off_diagonal(attention, part.token_lengths - 1, steps)
+                share = part.characters / characters
+                (total * (share * self.context.world_size)).backward()  # DDP averages gradients over ranks
             losses += torch.stack([value.detach() for value in loss]) * share
         return losses
 
-    @property
-    def best_guess(self) -> LAS:
-        """The model with the mean of its weights: what is evaluated and kept."""
-        return self.average.module
+    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
+        """Ranks exchange gradients in the backward pass of the last micro-batch alone."""
+        if isinstance(self._parallel, DistributedDataParallel) and not last:
+            return self._parallel.no_sync()
+        return nullcontext()
 
-    def state(self) -> dict:
-        """What a checkpoint needs, besides the mean weights, for training to go on as if never interrupted."""
+    def _guard(self, finite: bool, batch: Batch) -> None:
+        """Names the utterances of a step that was skipped; stops the run after MAX_BAD_STEPS of them in a row."""
+        self._bad_steps = 0 if finite else self._bad_steps + 1
+        if finite:
+            return
+        names = ", ".join(self.utterances[index].stem for index in batch.indices.tolist())
+        logger.warning(f"skipped a batch whose gradient is not finite: {names}")
+        if self._bad_steps == MAX_BAD_STEPS:
+            raise UserError(
+                f"{MAX_BAD_STEPS} batches in a row gave no finite gradient; last.pt holds what was computed before. "
+                "A lower training.learning_rate or training.clip_norm usually helps"
+            )
+
+    @property
+    def ema_model(self) -> LAS:
+        """The model with the averaged weights: the one that is evaluated and decoded with."""
+        model = self.ema.module
+        assert isinstance(model, LAS)
+        return model
+
+    def state_dict(self) -> dict:
+        """What a checkpoint needs besides the averaged weights to resume training exactly."""
         return {
             "weights": self.model.state_dict(),
-            "averaged_steps": int(self.average.n_averaged),
+            "averaged_steps": int(self.ema.n_averaged),
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def load(self, mean: dict, state: dict) -> None:
-        """`mean`: the mean weights.   `state`: as `state` gave it, in a checkpoint."""
-        self.average.module.load_state_dict(mean)
-        self.average.n_averaged.fill_(state["averaged_steps"])
+    def load_state_dict(self, ema_weights: dict, state: dict) -> None:
+        """Restores the averaged weights and what `state_dict` returned."""
+        self.ema.module.load_state_dict(ema_weights)
+        self.ema.n_averaged.fill_(state["averaged_steps"])
         self.model.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def weight_average(model: nn.Module, horizon: float) -> AveragedModel:
-    """An exponential moving average over about `horizon` optimiser steps (Polyak and Juditsky 1992); 0: the last alone.
+def make_ema(model: nn.Module, horizon: float) -> AveragedModel:
+    """An exponential moving average of the weights over about `horizon` steps (Polyak and Juditsky 1992).
 
-    In the beginning it reaches less far back, over about a tenth of the steps so far.
+    In the beginning it reaches less far back: over about a tenth of the steps so far. Horizon 0: the last weights.
     """
 
-    def average(means: list[Tensor], weights: list[Tensor], steps: Tensor) -> None:
+    def average(means: Any, weights: Any, steps: Any) -> None:  # lists of tensors, and how many steps
         share = max(1 / max(1.0, horizon), 9 / (10 + int(steps)))
         torch._foreach_lerp_(means, weights, share)
 

@@ -33,7 +33,7 @@ def read_records(path: Path) -> Iterator[Any]:
             return
         position += length
         if kind in (FULL, LAST):
-            record = wandb_internal_pb2.Record()
+            record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]  # made at run time
             try:
                 record.ParseFromString(content)
             except DecodeError:

@@ -1,11 +1,14 @@
 """Weights & Biases, on terms a training can live with: it never asks a question and never fails the run."""
 
+import logging
+import math
 import netrc
 import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 from training.wandb_history import what_was_logged
@@ -14,12 +17,14 @@ INIT_TIMEOUT = 30  # seconds to wait for a server before going on offline
 FLUSH_SECONDS = 1.0  # what a killed run loses of its file; wandb's own 15 s are several epochs of a small run
 MINIMA = ("dev_distance", "dev_cer", "dev_wer")  # of these a summary keeps the least, not the last
 
+logger = logging.getLogger(f"las.{__name__}")
+
 
 def logged_in() -> bool:
     """Whether wandb would find credentials without asking: in the environment or in a netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     for name in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
         try:
             if name and netrc.netrc(os.path.expanduser(name)).authenticators(host):
@@ -29,85 +34,105 @@ def logged_in() -> bool:
     return False
 
 
-class Tracker:
+class WandbTracker:
     """One wandb run; with mode `disabled`, or once wandb has failed, every call does nothing.
 
-    mode: auto (online where logged in, else offline), online, offline, disabled.   group: runs that belong together.
-    run_id: id of the run to go on with, or None for a new one.   say: gets a line about what was decided.
+    Args:
+        folder: of the run; wandb's files go below it.
+        name: of the run.
+        settings: the run's configuration, for wandb's table.
+        run_id: id of the wandb run to resume, or None for a new one.
+        mode: auto (online if logged in, else offline), online, offline, disabled.
+        project: name of the wandb project.
+        group: of runs that belong together, or None.
     """
 
     def __init__(
         self,
+        folder: Path,
+        name: str,
+        settings: dict[str, Any],
+        run_id: str | None,
         mode: str,
         project: str,
         group: str | None,
-        name: str,
-        folder: Path,
-        settings: dict,
-        run_id: str | None,
-        say: Callable[[str], None],
     ):
-        self.run, self.say, self.name, self.failed = None, say, name, False
+        self.folder, self.name, self.settings, self.mode = folder, name, settings, mode
+        self.project, self.group = project, group
+        self._resumed_id, self.failed = run_id, False
+        self.run: Any = None  # wandb.Run
+        self.wandb: Any = None  # the module
+        self.logged: set[int] = set()  # epochs that the wandb run has
+        self.model_distance = math.inf  # dev distance of the best checkpoint that it has
+
+    def start(self) -> str | None:
+        """Starts or resumes the wandb run and returns its id, or None if there is none."""
+        mode = self.mode
         if mode == "disabled":
-            return
+            return None
         try:
             import wandb  # takes seconds, and is not needed when disabled
         except Exception as error:
             self._give_up(error)
-            return
+            return None
         self.wandb = wandb
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
             if mode == "disabled":
-                return
+                return None
         if mode == "online" and not logged_in():
-            say("wandb: not logged in (wandb login); going on offline")  # wandb would stop and ask
+            logger.info("wandb: not logged in (wandb login); going on offline")  # wandb would stop and ask
             mode = "offline"
-        # Media and models that wait for an upload: with the run, not in the home directory.
-        os.environ.setdefault("WANDB_DATA_DIR", str((folder / "wandb").resolve()))
-        for attempt in (mode, "offline"):
-            try:
-                self.run = wandb.init(
-                    project=project,
-                    group=group,
-                    job_type="train",
-                    name=name,
-                    dir=str(folder),
-                    config=settings,
-                    id=run_id,
-                    resume="allow",
-                    mode=attempt,
-                    settings=wandb.Settings(
-                        silent=True,
-                        console="off",
-                        init_timeout=INIT_TIMEOUT,
-                        x_transaction_log_flush_interval=FLUSH_SECONDS,
-                    ),
-                )
-                break
-            except Exception as error:
-                if attempt == "offline":
-                    self._give_up(error)
-                    return
-                say(f"wandb: cannot go online ({_first_line(error)}); going on offline")
-        offline = self.run.settings.mode != "online"
         try:
-            self.run.define_metric("epoch", hidden=True)
-            self.run.define_metric("*", step_metric="epoch")
-            for name in MINIMA:
-                self.run.define_metric(name, step_metric="epoch", summary="min")
-            self.logged, self.model_distance = what_was_logged(folder / "wandb", self.run.id)
-            if not offline:
-                self.logged = set(range(self.run.starting_step))  # the server knows better
+            self.run = self._init(mode)
+            self._define_metrics()
         except Exception as error:
             self._give_up(error)
-            return
-        upload = f"offline, kept in {folder / 'wandb'}; to upload it: wandb sync {folder / 'wandb'}/offline-run-*"
-        say(f"wandb: {upload if offline else self.run.url}")
+            return None
+        kept = self.folder / "wandb"
+        upload = f"offline, kept in {kept}; to upload it: wandb sync {kept}/offline-run-*"
+        logger.info(f"wandb: {self.run.url if self._online else upload}")
+        return self.run.id
+
+    def _init(self, mode: str) -> Any:
+        """The run in that mode, or offline if wandb cannot go online."""
+        # Media and models that wait for an upload: with the run, not in the home directory.
+        os.environ.setdefault("WANDB_DATA_DIR", str((self.folder / "wandb").resolve()))
+        settings = self.wandb.Settings(
+            silent=True, console="off", init_timeout=INIT_TIMEOUT, x_transaction_log_flush_interval=FLUSH_SECONDS
+        )
+        arguments = {
+            "project": self.project,
+            "group": self.group,
+            "job_type": "train",
+            "name": self.name,
+            "dir": str(self.folder),
+            "config": self.settings,
+            "id": self._resumed_id,
+            "resume": "allow",
+            "settings": settings,
+        }
+        try:
+            return self.wandb.init(mode=mode, **arguments)
+        except Exception as error:
+            if mode == "offline":
+                raise
+            logger.info(f"wandb: cannot go online ({_first_line(error)}); going on offline")
+            return self.wandb.init(mode="offline", **arguments)
+
+    def _define_metrics(self) -> None:
+        """Curves over epochs, minima in the summary; finds out what a resumed run has already."""
+        self.run.define_metric("epoch", hidden=True)
+        self.run.define_metric("*", step_metric="epoch")
+        for name in MINIMA:
+            self.run.define_metric(name, step_metric="epoch", summary="min")
+        self.logged, self.model_distance = what_was_logged(self.folder / "wandb", self.run.id)
+        if self._online:
+            self.logged = set(range(self.run.starting_step))  # the server knows better
 
     @property
-    def run_id(self) -> str | None:
-        return self.run.id if self.run else None
+    def _online(self) -> bool:
+        return self.run.settings.mode == "online"
 
     def log(
         self,
@@ -172,7 +197,10 @@ class Tracker:
 
     def _give_up(self, error: Exception) -> None:
         self.run, self.failed = None, True
-        self.say(f"wandb: failed ({_first_line(error)}); training goes on without it, metrics.csv has everything")
+        logger.warning(
+            f"wandb: failed ({_first_line(error)}); training goes on without it, metrics.csv has everything",
+            exc_info=error,
+        )
 
 
 def _first_line(error: Exception) -> str:

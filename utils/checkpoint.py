@@ -1,21 +1,25 @@
 """Checkpoints: written beside and renamed, read without unpickling code."""
 
+import logging
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from models.las import LAS
 from utils.errors import UserError
-from utils.features import FeatureFormat, Recipe, parse_recipe
-from utils.files import replacing
+from utils.features import FeatureConfig, FeatureFormat, parse_feature_config
+from utils.files import atomic_write
 from utils.vocabulary import VOCABULARY
 
 CONTENT = {"model": dict, "model_settings": dict, "features": dict, "vocabulary": list, "epoch": int}
 FEATURES = {"dim", "time_first", "normalize"}
+
+logger = logging.getLogger(f"las.{__name__}")
 
 
 def save_checkpoint(path: Path, checkpoint: dict, keep_previous: bool = False) -> None:
@@ -23,8 +27,8 @@ def save_checkpoint(path: Path, checkpoint: dict, keep_previous: bool = False) -
 
     keep_previous: the old one stays under another name.
     """
-    with replacing(path) as beside:
-        with beside.open("wb") as file:
+    with atomic_write(path) as temporary:
+        with temporary.open("wb") as file:
             try:
                 torch.save(checkpoint, file)
             except RuntimeError as error:  # it covers up what the disk said
@@ -53,13 +57,13 @@ def read_file(path: str | Path, missing: str) -> object:
         raise UserError(f"{path}: cannot be read as a checkpoint ({reason}); it is damaged or not one") from None
 
 
-def load_checkpoint(path: str | Path) -> dict:
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint of this project, on the CPU. Raises UserError for anything else."""
     path = Path(path)
     others = sorted(best.parent.name for best in path.parent.parent.glob(f"*/{path.name}") if path.name == "best.pt")
     there = f"runs that have one: {', '.join(others[:10])} (run.name=...)" if others else "train first: python train.py"
     checkpoint = read_file(path, f"no checkpoint; {there}")
-    contents = checkpoint if isinstance(checkpoint, dict) else {}
+    contents: dict[str, Any] = checkpoint if isinstance(checkpoint, dict) else {}
     wrong = [key for key, kind in CONTENT.items() if not isinstance(contents.get(key), kind)]
     if not wrong and contents["features"].keys() != FEATURES:
         wrong = ["features"]
@@ -69,14 +73,14 @@ def load_checkpoint(path: str | Path) -> dict:
             f"{path}: found something else ({found}), expected a checkpoint that train.py wrote; missing or of another "
             f"kind: {', '.join(wrong)}"
         )
-    theirs = checkpoint["vocabulary"]
+    theirs = contents["vocabulary"]
     if tuple(theirs) != VOCABULARY:
         message = f"{path}: found a model of {len(theirs)} tokens, expected one of this project's {len(VOCABULARY)}"
         for index, (token, ours) in enumerate(zip(theirs, VOCABULARY, strict=False)):
             if token != ours:
                 raise UserError(f"{message}: token {index} is {token!r}, here {ours!r}")
         raise UserError(message)
-    return checkpoint
+    return contents
 
 
 def differences(found: dict, expected: dict) -> str:
@@ -113,48 +117,58 @@ def model_from(checkpoint: dict) -> LAS:
         raise UserError(f"the checkpoint's weights do not fit its settings: {reason}") from None
 
 
-class Loaded(NamedTuple):
-    """Models that go together, and what they must be given.
-
-    recipe: how features are computed from speech; None where one of them does not know.   usual_frames: the length that
-    few of their training utterances exceeded, which is what they can be trusted with; None: unknown.
-    """
+class LoadedModels(NamedTuple):
+    """Models of one ensemble, and the features that they must be given."""
 
     models: list[LAS]
     features: FeatureFormat
-    recipe: Recipe | None
-    usual_frames: int | None
+    feature_config: FeatureConfig | None  # None if one of them does not know how its features are computed
+    p95_frames: int | None  # 95 % of their training utterances were no longer than that; None: unknown
 
 
-def load_models(paths: Sequence[Path], say: Callable[[str], None]) -> tuple[list[LAS], FeatureFormat]:
-    """The models of the checkpoints, and the feature format that they must share."""
-    return load_for_recordings(paths, say)[:2]
+def load_models(paths: Sequence[Path]) -> LoadedModels:
+    """The models of the checkpoints, as one ensemble, on the CPU.
 
-
-def load_for_recordings(paths: Sequence[Path], say: Callable[[str], None]) -> Loaded:
-    """Raises UserError where the checkpoints' features or recipes differ."""
+    Raises:
+        UserError: a checkpoint cannot be used, or their features differ.
+    """
     checkpoints = [load_checkpoint(path) for path in paths]
     for path, checkpoint in zip(paths, checkpoints, strict=True):
-        say(f"decoding with {path}, epoch {checkpoint['epoch']}")
+        logger.info(f"decoding with {path}, epoch {checkpoint['epoch']}")
     expected = checkpoints[0]["features"]
     for path, checkpoint in zip(paths, checkpoints, strict=True):
         if checkpoint["features"] != expected:
             differ = feature_differences(checkpoint["features"], expected)
             raise UserError(f"{path}: found features of {differ}, as in {paths[0]}")
-    recipes = [recipe_of(checkpoint, path) for path, checkpoint in zip(paths, checkpoints, strict=True)]
-    for path, recipe in zip(paths, recipes, strict=True):
-        if None not in recipes and recipe != recipes[0]:
-            raise UserError(f"{path}: found features of {recipe}, expected {recipes[0]}, as in {paths[0]}")
-    usual = [frames for c in checkpoints if isinstance(frames := c.get("usual_frames"), int) and frames > 0]
-    return Loaded(
+    feature_configs = [feature_config_of(checkpoint, path) for path, checkpoint in zip(paths, checkpoints, strict=True)]
+    for path, feature_config in zip(paths, feature_configs, strict=True):
+        if None not in feature_configs and feature_config != feature_configs[0]:
+            raise UserError(
+                f"{path}: found features of {feature_config}, expected {feature_configs[0]}, as in {paths[0]}"
+            )
+    lengths = (checkpoint.get("p95_frames", checkpoint.get("usual_frames")) for checkpoint in checkpoints)
+    return LoadedModels(
         [model_from(checkpoint) for checkpoint in checkpoints],
         FeatureFormat(**expected),
-        None if None in recipes else recipes[0],
-        min(usual, default=None),
+        None if None in feature_configs else feature_configs[0],
+        min((frames for frames in lengths if isinstance(frames, int) and frames > 0), default=None),
     )
 
 
-def recipe_of(checkpoint: dict, path: str | Path) -> Recipe | None:
-    """None: it was trained on features of unknown making, such as the competition's."""
-    found = checkpoint.get("recipe")
-    return None if found is None else parse_recipe(found, f"{path}: recipe")
+def describe_model(
+    model_kwargs: dict[str, Any], features: FeatureFormat, feature_config: FeatureConfig | None, p95_frames: int
+) -> dict[str, Any]:
+    """What a checkpoint holds, beside the weights, for the model to be built and given the right features."""
+    return {
+        "model_settings": model_kwargs,
+        "features": vars(features),
+        "feature_config": feature_config and asdict(feature_config),
+        "p95_frames": p95_frames,
+        "vocabulary": list(VOCABULARY),
+    }
+
+
+def feature_config_of(checkpoint: dict[str, Any], path: str | Path) -> FeatureConfig | None:
+    """How the features of a checkpoint are computed from speech; None if that is unknown, as of the competition's."""
+    found = checkpoint.get("feature_config", checkpoint.get("recipe"))  # "recipe" in older checkpoints
+    return None if found is None else parse_feature_config(found, f"{path}: feature_config")

@@ -1,6 +1,8 @@
-"""Several processes that work as one; torchrun starts them, one a GPU. Without torchrun there is one process.
+"""Data-parallel training and decoding over several processes, started by torchrun, one per GPU.
 
 torchrun --nproc_per_node=8 train.py ...
+
+Without torchrun there is a single process of rank 0 and world size 1, and nothing here communicates.
 """
 
 import gc
@@ -17,84 +19,104 @@ from torch.distributed.rendezvous import rendezvous
 
 from utils.errors import UserError
 
-TIMEOUT = timedelta(minutes=10)  # of waiting for the others, within a step or an evaluation
-PREPARING = timedelta(hours=12)  # while one of them checks or packs a large corpus
-GONE = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)  # of one collective operation within a step or an evaluation
+PREPARATION_TIMEOUT = timedelta(hours=12)  # while rank 0 checks or packs a large corpus
+LOST_PEER = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")  # in messages of RuntimeError
 T = TypeVar("T")
 
 
-class Team(NamedTuple):
-    """rank: which of `size` processes this is. The first one leads: it alone writes files and says something."""
+class DistributedContext(NamedTuple):
+    """Rank and world size of this process, and the collective operations the project uses.
+
+    Every rank must call the collective methods in the same order. Rank 0, the main process, is the only one that
+    writes files and logs progress.
+    """
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     @property
-    def hides_progress(self) -> bool | None:
-        """What `tqdm` takes as `disable`: one bar for all processes, on terminals alone."""
-        return None if self.leads else True
+    def hide_progress(self) -> bool | None:
+        """Argument `disable` of tqdm: a bar on rank 0 and only on a terminal (None)."""
+        return None if self.is_main else True
 
-    def total(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
-        if self.size > 1:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """Sums `values` over all ranks, in place, and returns them."""
+        if self.world_size > 1:
             dist.all_reduce(values)
         return values
 
-    def gather(self, value: T) -> list[T]:
-        """What each process has, in order of rank, for all of them."""
-        if self.size == 1:
+    def any_rank(self, flag: bool, device: torch.device) -> bool:
+        """Whether `flag` is true on at least one rank; the same answer on every rank."""
+        if self.world_size == 1:
+            return flag
+        return bool(self.all_reduce_sum(torch.tensor(int(flag), device=device)))
+
+    def all_gather(self, value: T) -> list[T]:
+        """The picklable `value` of every rank, in order of rank, on every rank."""
+        if self.world_size == 1:
             return [value]
-        values = [None] * self.size
+        values: list[T | None] = [None] * self.world_size
         dist.all_gather_object(values, value)
-        return values
+        return values  # type: ignore[return-value]  # all_gather_object has filled every place
 
     @contextmanager
-    def leader_first(self) -> Iterator[None]:
-        """The others come in when the leader is done: what it leaves on disk is there for them. All leave together."""
-        if self.size == 1:
+    def main_process_first(self) -> Iterator[None]:
+        """Rank 0 runs the body first, then the other ranks; all leave together.
+
+        For work whose result on disk the other ranks reuse, such as packing a corpus.
+        """
+        if self.world_size == 1:
             yield
             return
-        patient = dist.new_group(backend="gloo", timeout=PREPARING)
-        if not self.leads:
+        patient = dist.new_group(backend="gloo", timeout=PREPARATION_TIMEOUT)
+        if not self.is_main:
             dist.barrier(patient)
         yield
-        if self.leads:
+        if self.is_main:
             dist.barrier(patient)
         dist.barrier(patient)
 
 
-SINGLE = Team()
+SINGLE_PROCESS = DistributedContext()
 
 
 @contextmanager
-def assemble(device: torch.device) -> Iterator[Team]:
-    """All processes that torchrun started with this one. Raises UserError where one of the others is lost."""
+def init_distributed(device: torch.device) -> Iterator[DistributedContext]:
+    """Initialises the default process group from torchrun's environment variables and destroys it at the end.
+
+    The backend is NCCL for CUDA tensors and gloo for CPU tensors.
+
+    Raises:
+        UserError: another process was lost.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield SINGLE
+        yield SINGLE_PROCESS
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        store, rank, size = next(rendezvous("env://"))
-        # torchrun keeps its store when it starts a job again: what the killed processes left there must not be found
-        # (github.com/pytorch/pytorch/issues/135712). Machines may count restarts differently, so only on one.
+        store, rank, world_size = next(rendezvous("env://"))
+        # torchrun keeps its store across restarts: keys left by killed processes must not be found again
+        # (github.com/pytorch/pytorch/issues/135712). Nodes may count restarts differently, so only on a single node.
         if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
             store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
-        yield Team(dist.get_rank(), dist.get_world_size())
-        dist.barrier()  # leave together: who goes first would take the others' connections away
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT)
+        yield DistributedContext(dist.get_rank(), dist.get_world_size())
+        dist.barrier()  # leave together: a rank that goes first takes the others' connections away
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and not any(word in str(error) for word in GONE):
+        if not isinstance(error, dist.DistError) and not any(word in str(error) for word in LOST_PEER):
             raise
-        rank, size = os.environ.get("RANK", "?"), os.environ["WORLD_SIZE"]
+        own_rank, all_ranks = os.environ.get("RANK", "?"), os.environ["WORLD_SIZE"]
         raise UserError(
-            f"process {rank} of {size} lost another one ({str(error).splitlines()[0][:160]}); if it was not killed, it "
-            "says why. What was written is whole: the same command goes on, torchrun --max-restarts=3 by itself"
+            f"process {own_rank} of {all_ranks} lost another one ({str(error).splitlines()[0][:160]}); if that one was "
+            "not killed, its own message says why. What was written is whole: the same command continues the run, and "
+            "torchrun --max-restarts=3 does so by itself"
         ) from None
     finally:
-        gc.collect()  # what still holds the group, such as DistributedDataParallel, has to go before it
+        gc.collect()  # DistributedDataParallel holds the group and has to go before it
         if dist.is_initialized():
             dist.destroy_process_group()

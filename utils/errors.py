@@ -1,23 +1,68 @@
-"""What a command may end with that is no bug."""
+"""Exceptions that are no bugs, bad input and a request to stop, and the wording of messages on settings."""
 
+import difflib
 import signal
+from collections.abc import Collection, Mapping
+
+from pydantic_core import ErrorDetails
 
 
 class UserError(Exception):
     """Bad input. The message names the file or key, what was found, what was expected and what to do."""
 
 
-class Stopped(Exception):
-    """Somebody asked for it. The message says where things stand; the exit code is that of the signal."""
+class BadFile(Exception):
+    """A file that cannot be used.
+
+    Args:
+        found: what the file holds, as a noun phrase: "an empty file".
+        expected: what it should hold: "a .npy array".
+    """
+
+    def __init__(self, found: str, expected: str):
+        super().__init__(f"found {found}, expected {expected}")
+        self.found, self.expected = found, expected
+
+
+class Interrupted(Exception):
+    """A signal asked the command to stop, and everything computed so far has been saved.
+
+    Args:
+        signum: the signal, such as `signal.SIGTERM`.
+        message: where the run stands and how to continue it.
+    """
 
     def __init__(self, signum: int, message: str):
         super().__init__(f"stopped by {signal.Signals(signum).name} {message}")
         self.exit_code = 128 + signum
 
 
-class BadFile(Exception):
-    """A file that cannot be used: what was found, what was expected."""
+def nearest_key(key: str, keys: Collection[str]) -> str:
+    """The end of a message on an unknown key: the known key most like it, by its whole name or by its last part."""
+    nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
+    if not nearest:
+        by_leaf = {known.rsplit(".", 1)[-1]: known for known in keys}
+        leaves = difflib.get_close_matches(key.rsplit(".", 1)[-1], by_leaf, n=1, cutoff=0.6)
+        nearest = [by_leaf[leaf] for leaf in leaves]
+    return f"; did you mean {nearest[0]}?" if nearest else "; python train.py --help lists all keys"
 
-    def __init__(self, found: str, expected: str):
-        super().__init__(f"found {found}, expected {expected}")
-        self.found, self.expected = found, expected
+
+def explain_validation_error(problem: ErrorDetails, sources: Mapping[str, str], default_source: str) -> str:
+    """One finding of pydantic as a message: source, key, what was found and what was expected.
+
+    Args:
+        problem: an element of `ValidationError.errors()`.
+        sources: the file or command line that set each dotted key.
+        default_source: of keys that nobody set.
+    """
+    key = ".".join(map(str, problem["loc"]))
+    source = next((sources[known] for known in sources if key == known or key.startswith(known + ".")), default_source)
+    if problem["type"] == "missing":
+        return f"{source}: {key} is missing"
+    if problem["type"] == "extra_forbidden":
+        return f"{source}: unknown key {key}"
+    expected = problem["msg"]
+    for opening in ("Input should be ", "a valid ", "Value error, "):
+        expected = expected.removeprefix(opening)
+    found = "" if isinstance(problem["input"], dict) else f"found {problem['input']!r}, "
+    return f"{source}: {key}: {found}expected {expected}"

@@ -1,4 +1,8 @@
-"""What a run says: on screen, and in its train.log."""
+"""Logging of a command: lines on the console and, for a run, in its log file.
+
+Every module logs to `logging.getLogger(f"las.{__name__}")`. Commands attach the handlers here to the parent logger
+`las`; imported as a library, the project prints nothing below a warning.
+"""
 
 import logging
 import os
@@ -9,49 +13,95 @@ from typing import TextIO
 from tqdm import tqdm
 
 CODES = {"green": "32", "yellow": "33", "red": "31"}
+LABELS = {logging.WARNING: "warning: ", logging.ERROR: "error: ", logging.CRITICAL: "error: "}
+NO_LABEL = {"label": ""}  # for `extra`: a line that is shown as it stands, whatever its level
+ROOT = logging.getLogger("las")
 
 
 def coloured(text: str, colour: str, stream: TextIO) -> str:
-    """`text` as it is to be written to `stream`: in colour on a terminal, unless NO_COLOR is set (no-color.org)."""
+    """`text` for `stream`: coloured on a terminal, unless NO_COLOR is set (no-color.org)."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return text
     return f"\033[{CODES[colour]}m{text}\033[0m"
 
 
-def showable(line: str, encoding: str = "utf-8") -> str:
-    """A file's name may be no text, or none that the screen can show."""
+def printable(line: str, encoding: str = "utf-8") -> str:
+    """`line` with escapes for what `encoding` cannot express, such as file names that are not valid text."""
     return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
-class _BesideProgressBar(logging.Handler):
+class RankFilter(logging.Filter):
+    """Passes the records of rank 0, and errors of every rank."""
+
+    def __init__(self, rank: int):
+        super().__init__()
+        self.rank = rank
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return self.rank == 0 or record.levelno >= logging.ERROR
+
+
+def _label(record: logging.LogRecord) -> str:
+    return getattr(record, "label", LABELS.get(record.levelno, ""))
+
+
+class ConsoleHandler(logging.Handler):
+    """Writes errors to stderr and everything else to stdout, above a progress bar, without tracebacks."""
+
     def emit(self, record: logging.LogRecord) -> None:
-        line = showable(self.format(record), sys.stdout.encoding or "utf-8")
-        tqdm.write(_highlight(line), file=sys.stdout)
-        sys.stdout.flush()
+        try:
+            stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
+            encoding = stream.encoding or "utf-8"
+            tqdm.write(self._decorate(record, printable(record.getMessage(), encoding), stream), file=stream)
+            stream.flush()
+        except Exception:
+            self.handleError(record)
+
+    @staticmethod
+    def _decorate(record: logging.LogRecord, line: str, stream: TextIO) -> str:
+        label = _label(record)
+        if record.levelno >= logging.ERROR:
+            return (coloured(label.rstrip(), "red", stream) + " " if label else "") + line
+        if record.levelno >= logging.WARNING:
+            return coloured(label + line, "yellow", stream)
+        highlight = getattr(record, "highlight", "")  # the end of the line that deserves attention
+        if highlight and line.endswith(highlight):
+            return line.removesuffix(highlight) + coloured(highlight, "green", stream)
+        return line
 
 
-def _highlight(line: str) -> str:
-    """Warnings, and the `best` at the end of an epoch's line, in colour where the screen has colours."""
-    if line.startswith(("warning", "not aligned", "no <eos>", "loops")):
-        return coloured(line, "yellow", sys.stdout)
-    head, comma, last = line.rpartition(", ")
-    return head + comma + coloured(last, "green", sys.stdout) if last == "best" else line
+class LogFileFormatter(logging.Formatter):
+    """Date, time and label before the message; the traceback of a caught exception after it."""
+
+    def __init__(self):
+        super().__init__("%(asctime)s  %(label)s%(message)s", "%Y-%m-%d %H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.label = _label(record)
+        return super().format(record)
 
 
-def make_logger(path: Path | None = None) -> logging.Logger:
-    """A logger to the screen, and appending to the file `path` with the time of day."""
-    logger = logging.getLogger("las")
-    logger.handlers.clear()
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(_BesideProgressBar())
-    if path is not None:
-        file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-        file.handleError = lambda record: None  # on a full disk the screen has the line
-        file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
-        logger.addHandler(file)
-    return logger
+def setup_logging() -> None:
+    """Sends the project's records to the console; called once per command, before anything is logged."""
+    for handler in ROOT.handlers[:]:
+        ROOT.removeHandler(handler)
+        handler.close()
+    ROOT.setLevel(logging.INFO)
+    _attach(ConsoleHandler())
 
 
-def silence(line: str) -> None:
-    """What processes other than the first one say."""
+def add_log_file(path: Path) -> None:
+    """Appends the project's records to the file `path` as well.
+
+    Raises:
+        OSError: the file cannot be opened for writing.
+    """
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # on a full disk the console has the line
+    handler.setFormatter(LogFileFormatter())
+    _attach(handler)
+
+
+def _attach(handler: logging.Handler) -> None:
+    handler.addFilter(RankFilter(int(os.environ.get("RANK", "0"))))  # set by torchrun
+    ROOT.addHandler(handler)

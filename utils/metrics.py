@@ -1,8 +1,8 @@
 """Distances between texts, texts that repeat themselves, and what an attention map looks like, in numbers."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import Levenshtein
 import torch
@@ -32,7 +32,7 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
     )
 
 
-def best_epoch(history: Sequence[Mapping[str, float]], ctc_epochs: int) -> Mapping[str, float]:
+def best_epoch(history: Sequence[dict[str, Any]], ctc_epochs: int) -> dict[str, Any]:
     """Of the epochs' dev metrics those of the least distance, the first of equals.
 
     Any epoch that trained the Speller is better than one that did not: the first `ctc_epochs`.

@@ -8,11 +8,11 @@ from torch.utils.data import Sampler
 
 
 class Item(NamedTuple):
-    """What a sampler asks of the dataset: an utterance, and how it is to sound this time."""
+    """What a sampler asks of the dataset: an utterance, and how it is augmented this time."""
 
-    index: int
+    position: int  # in the corpus
     epoch: int = 0
-    speed: float = 1.0
+    speed: float = 1.0  # factor of the speed perturbation
 
 
 class BucketSampler(Sampler[list[Item]]):

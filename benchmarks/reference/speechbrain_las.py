@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.las import Listened
+from models.las import EncoderOutput
 from models.listener import CTC_MAX_REDUCTION
 from utils.vocabulary import CTC_BLANK, EOS, SOS
 
@@ -108,12 +108,12 @@ class SpeechBrainLAS(nn.Module):
                 ctc_memory, ctc_lengths = x, lengths
         return x, ctc_memory, lengths, ctc_lengths
 
-    def forward(self, features: Tensor, lengths: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Listened]:
+    def forward(self, features: Tensor, lengths: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, EncoderOutput]:
         """As of `models.las.LAS`, with every true character read."""
         x, ctc_memory, lengths, ctc_lengths = self.listen(features, lengths)
         spelled, attention = self.decoder(self.embedding(tokens), x, lengths / x.size(1))
         ctc = None if self.ctc is None else self.ctc(ctc_memory).float().log_softmax(-1)
-        return self.output(spelled).float(), attention, Listened(None, ctc, ctc_lengths)
+        return self.output(spelled).float(), attention, EncoderOutput(None, ctc, ctc_lengths)
 
 
 def count_parameters(module: nn.Module) -> int:

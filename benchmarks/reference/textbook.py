@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from models.attention import LocationAttention
 from models.blstm import length_mask
-from models.las import Listened
+from models.las import EncoderOutput
 from models.listener import CTC_MAX_REDUCTION
 
 
@@ -127,7 +127,7 @@ class TextbookLAS(nn.Module):
                 self.ctc_layer, ctc_dim = index, layer.norm.normalized_shape[0]
         self.ctc = nn.Linear(ctc_dim, vocabulary_size) if ctc else None
 
-    def forward(self, features: Tensor, lengths: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Listened]:
+    def forward(self, features: Tensor, lengths: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, EncoderOutput]:
         """As of `models.las.LAS`, with every true character read."""
         x, ctc_memory, ctc_lengths = features, features, lengths
         for index, layer in enumerate(self.layers):
@@ -137,7 +137,7 @@ class TextbookLAS(nn.Module):
                 ctc_memory, ctc_lengths = x, lengths
         ctc = None if self.ctc is None else self.ctc(ctc_memory).float().log_softmax(-1)
         logits, attention = self._spell(tokens, x, length_mask(lengths, x.size(1)))
-        return logits, attention, Listened(None, ctc, ctc_lengths)
+        return logits, attention, EncoderOutput(None, ctc, ctc_lengths)
 
     def _spell(self, tokens: Tensor, encoded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         B, S, H = encoded.size(0), encoded.size(1), self.attention.heads

@@ -86,9 +86,9 @@ def textbook_beam(
     ctc_weight: float = 0.0,
 ) -> list[Hypothesis]:
     """Up to `beam_size` hypotheses of one utterance `features (T, D)`, best first; arguments as of `beam_search`."""
-    listened = model.listen(features.unsqueeze(0), torch.tensor([len(features)], device=features.device))
-    scorer = PrefixScorer(listened.ctc_log_probs[0]) if ctc_weight and listened.ctc_log_probs is not None else None
-    start = model.speller.initial_state(listened.memory)
+    encoded = model.listen(features.unsqueeze(0), torch.tensor([len(features)], device=features.device))
+    scorer = PrefixScorer(encoded.ctc_log_probs[0]) if ctc_weight and encoded.ctc_log_probs is not None else None
+    start = model.speller.initial_state(encoded.memory)
     beam = [_Partial([], 0.0, start, scorer.start() if scorer else None)]
     finished: list[Hypothesis] = []
 
@@ -100,7 +100,7 @@ def textbook_beam(
         continuations = []
         for hypothesis in beam:
             token = torch.tensor([hypothesis.tokens[-1] if hypothesis.tokens else SOS], device=features.device)
-            logits, state, _ = model.speller.step(token, hypothesis.state, listened.memory)
+            logits, state, _ = model.speller.step(token, hypothesis.state, encoded.memory)
             log_probs, extended = logits[0].log_softmax(-1), None
             if scorer:
                 extended = scorer.extend(hypothesis.prefix)

@@ -20,13 +20,14 @@ from benchmarks.reference.textbook import TextbookLAS
 from benchmarks.reference.textbook_beam import textbook_beam
 from benchmarks.shapes import SHAPES, Epoch, draw_lengths, parse_shape
 from benchmarks.trainees import make_model, training_step, with_feeding
-from config import load_config, to_yaml
+from config import load_config
 from decoding.beam_search import beam_search
 from decoding.recogniser import Recogniser
 from models.las import LAS
 from tests.conftest import SMALL
 from utils.cli import run_command
 from utils.errors import UserError
+from utils.files import to_yaml
 from utils.vocabulary import EOS, SOS, VOCABULARY
 
 CPU, V = torch.device("cpu"), len(VOCABULARY)
@@ -54,13 +55,13 @@ def test_textbook_gives_the_logits_of_the_project(make_las, speech, small_settin
     for packed, rows in ((True, 3), (False, 1)):  # without packing only a whole batch of one length comes out right
         theirs = TextbookLAS(12, V, **settings, packed=packed).eval()
         theirs.load_state_dict(textbook_names(ours.state_dict()))
-        logits, attention, listened = ours(features[:rows], lengths[:rows], TOKENS[:rows])
+        logits, attention, encoded = ours(features[:rows], lengths[:rows], TOKENS[:rows])
         found, looked, heard = theirs(features[:rows], lengths[:rows], TOKENS[:rows])
         torch.testing.assert_close(found, logits, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(looked, attention, atol=1e-4, rtol=1e-4)
-        assert heard.ctc_lengths.tolist() == listened.ctc_lengths.tolist()
+        assert heard.ctc_lengths.tolist() == encoded.ctc_lengths.tolist()
         for row, length in enumerate(heard.ctc_lengths.tolist()):
-            ctc, expected = heard.ctc_log_probs[row, :length], listened.ctc_log_probs[row, :length]
+            ctc, expected = heard.ctc_log_probs[row, :length], encoded.ctc_log_probs[row, :length]
             torch.testing.assert_close(ctc, expected, atol=1e-4, rtol=1e-4)
 
 

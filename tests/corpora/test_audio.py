@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from corpora.audio import cut_at_pauses, features_of, loudness, make_recipe, read_speech, resample
+from corpora.audio import cut_at_pauses, features_of, loudness, make_feature_config, read_speech, resample
 from utils.errors import BadFile, UserError
-from utils.features import Recipe
+from utils.features import FeatureConfig
 
-RATE = Recipe.rate
+RATE = FeatureConfig.sample_rate
 
 
 def tone(hertz: float, seconds: float = 1.0, rate: int = RATE) -> np.ndarray:
@@ -21,32 +21,34 @@ def test_bands_follow_the_pitch_and_keep_to_their_range():
     """A tone is loudest in the band it falls into."""
 
     def loudest(**settings):
-        return [int(features_of(tone(hertz), Recipe(**settings)).mean(0).argmax()) for hertz in (300, 1000, 3000)]
+        return [
+            int(features_of(tone(hertz), FeatureConfig(**settings)).mean(0).argmax()) for hertz in (300, 1000, 3000)
+        ]
 
     wide = loudest()
     assert wide == sorted(set(wide))
     assert all(a < b for a, b in zip(wide[1:], loudest(highest=5500.0)[1:], strict=True))
     assert all(a > b for a, b in zip(wide, loudest(lowest=200.0), strict=True))
-    assert features_of(tone(300), make_recipe("mel40", 0, 8000)).shape == (101, 40)
+    assert features_of(tone(300), make_feature_config("mel40", 0, 8000)).shape == (101, 40)
     half = resample(tone(1000, rate=8000), 8000, RATE)
-    assert int(features_of(half, Recipe()).mean(0).argmax()) == wide[1]
+    assert int(features_of(half, FeatureConfig()).mean(0).argmax()) == wide[1]
 
 
 def test_cepstra_are_the_cosine_transform_of_the_bands():
     noise = 0.1 * np.random.default_rng(0).normal(size=RATE).astype(np.float32)
-    recipe = make_recipe("mfcc13", 0, 8000)
-    bands = features_of(noise, Recipe(bands=recipe.bands))
-    k, n = np.arange(13)[:, None], np.arange(recipe.bands)
-    basis = np.cos(np.pi / recipe.bands * (n + 0.5) * k) * np.sqrt(2 / recipe.bands)
+    feature_config = make_feature_config("mfcc13", 0, 8000)
+    bands = features_of(noise, FeatureConfig(n_mels=feature_config.n_mels))
+    k, n = np.arange(13)[:, None], np.arange(feature_config.n_mels)
+    basis = np.cos(np.pi / feature_config.n_mels * (n + 0.5) * k) * np.sqrt(2 / feature_config.n_mels)
     basis[0] /= np.sqrt(2)
-    assert np.allclose(features_of(noise, recipe), bands @ basis.T, atol=1e-3)
+    assert np.allclose(features_of(noise, feature_config), bands @ basis.T, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["mel28", "80", "mel128", "mel200"])
 def test_every_band_hears_something(kind):
     """Where bands are narrower than the spectrum's steps, the FFT grows."""
     noise = 0.1 * np.random.default_rng(0).normal(size=RATE).astype(np.float32)
-    features = features_of(noise, make_recipe(kind, 0, 8000))
+    features = features_of(noise, make_feature_config(kind, 0, 8000))
     assert (features.std(0) > 0.1).all()
 
 
@@ -63,7 +65,7 @@ def test_every_band_hears_something(kind):
 )
 def test_features_that_cannot_be(kind, lowest, highest, message):
     with pytest.raises(UserError, match=message):
-        make_recipe(kind, lowest, highest)
+        make_feature_config(kind, lowest, highest)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_any_rate_any_channels(suffix, rate, tolerance, tmp_path):
     path = tmp_path / f"a.{suffix}"
     left = tone(440, rate=rate)
     soundfile.write(path, np.stack([left, np.zeros_like(left)], axis=1), rate)
-    speech = read_speech(path, Recipe())
+    speech = read_speech(path, FeatureConfig())
     assert speech.shape == (RATE,)
     inside = slice(RATE // 10, -RATE // 10)
     assert np.abs(speech - tone(440) / 2)[inside].max() < tolerance
@@ -82,7 +84,7 @@ def test_any_rate_any_channels(suffix, rate, tolerance, tmp_path):
 def test_mp3(tmp_path):
     path = tmp_path / "a.mp3"
     soundfile.write(path, tone(440), RATE)
-    assert abs(len(read_speech(path, Recipe())) - RATE) < 3000  # the codec pads
+    assert abs(len(read_speech(path, FeatureConfig())) - RATE) < 3000  # the codec pads
 
 
 @pytest.mark.parametrize(
@@ -102,24 +104,27 @@ def test_audio_that_is_none(content, message, tmp_path):
     elif content is not None:
         path.write_bytes(content)
     with pytest.raises(BadFile, match=message):
-        read_speech(path, Recipe())
+        read_speech(path, FeatureConfig())
 
 
 def test_samples_and_rates_that_cannot_be_computed_with(tmp_path):
     soundfile.write(tmp_path / "nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
     with pytest.raises(BadFile, match="not finite"):
-        read_speech(tmp_path / "nan.wav", Recipe())
+        read_speech(tmp_path / "nan.wav", FeatureConfig())
     soundfile.write(tmp_path / "odd.wav", np.zeros(44_101), 44_101)
     with pytest.raises(BadFile, match="44101 samples a second"):
-        read_speech(tmp_path / "odd.wav", Recipe())
+        read_speech(tmp_path / "odd.wav", FeatureConfig())
 
 
 def test_the_shortest_sound_has_features(tmp_path):
     for kind in ("mel28", "mel128", "mfcc13"):
-        recipe = make_recipe(kind, 0, 8000)
-        least = max(recipe.window, recipe.fft // 2 + 1)
+        feature_config = make_feature_config(kind, 0, 8000)
+        least = max(feature_config.win_length, feature_config.n_fft // 2 + 1)
         soundfile.write(tmp_path / "a.wav", 0.1 * np.ones(least), RATE)
-        assert len(features_of(read_speech(tmp_path / "a.wav", recipe), recipe)) == 1 + least // recipe.hop
+        assert (
+            len(features_of(read_speech(tmp_path / "a.wav", feature_config), feature_config))
+            == 1 + least // feature_config.hop_length
+        )
 
 
 # ------------------------------------------------------------------------------------------------------------- pieces

@@ -5,8 +5,8 @@ import pytest
 
 from corpora.demo import ACCENTS, FEATURES, VOICES, Synthesiser, make_corpus, make_sentences
 from corpora.layout import find_partition
-from dataset import load_corpus
-from utils.features import read_recipe
+from corpora.loading import load_corpus
+from utils.features import read_feature_config
 
 SIZES = {"train": 12, "dev": 4, "test": 4}
 
@@ -24,7 +24,7 @@ def test_a_checked_corpus_in_the_competitions_format(root):
     for name, size in SIZES.items():
         corpus = load_corpus([find_partition(root, name)], "mean_variance", say=said.append)
         assert len(corpus) == size
-        assert corpus.format.dim == FEATURES.dim == read_recipe(root).dim
+        assert corpus.format.dim == FEATURES.dim == read_feature_config(root).dim
         assert 2 < corpus.frames_per_character < 12
         assert {array.dtype for array in corpus.features} == {np.dtype(np.float32)}
         texts[name] = set(corpus.texts)

@@ -10,9 +10,9 @@ import soundfile
 
 from corpora.folder import find_utterances
 from corpora.layout import find_partition
-from dataset import load_corpus
+from corpora.loading import load_corpus
 from utils.errors import UserError
-from utils.features import read_recipe
+from utils.features import read_feature_config
 
 HOME = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ def test_a_table_becomes_a_partition(tmp_path):
         "c": "GOOD BYE",
         "sub_folder-b": "A LA CARTE",
     }
-    assert corpus.format.dim == read_recipe(tmp_path / "out").dim == 13
+    assert corpus.format.dim == read_feature_config(tmp_path / "out").dim == 13
     refused = subprocess.run([*command, "--name", "mine"], cwd=HOME, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "bands: was 40, is now 28; cepstra: was 13, is now 0" in refused.stderr

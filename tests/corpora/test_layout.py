@@ -3,7 +3,7 @@ import pytest
 
 from corpora.checks import read_features, read_transcript
 from corpora.layout import find_partition
-from dataset import load_corpus
+from corpora.loading import load_corpus
 from tests.conftest import write_utterance
 from utils.errors import BadFile, UserError
 

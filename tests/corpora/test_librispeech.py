@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from corpora.audio import make_recipe
+from corpora.audio import make_feature_config
 from corpora.checks import read_transcript
 from corpora.common import make_corpus
 from corpora.layout import find_partition
 from corpora.librispeech import find_partitions
-from dataset import load_corpus
+from corpora.loading import load_corpus
 from utils.errors import UserError
-from utils.features import Recipe, read_recipe
+from utils.features import FeatureConfig, read_feature_config
 
 HOME = Path(__file__).parents[2]
 TEXTS = {"84-121-0000": "IT'S A CAT", "84-121-0001": "A DOG", "84-122-0000": "TWO CATS", "84-122-0001": "GOOD"}
@@ -38,8 +38,8 @@ def write_tree(root, texts=TEXTS, seconds=1):
     return root
 
 
-def make(audio, out, recipe=None, skip_bad=False, say=lambda line: None):
-    make_corpus(find_partitions(audio), out, recipe or Recipe(), 2, skip_bad, say)
+def make(audio, out, feature_config=None, skip_bad=False, say=lambda line: None):
+    make_corpus(find_partitions(audio), out, feature_config or FeatureConfig(), 2, skip_bad, say)
 
 
 def contents(folder):
@@ -48,14 +48,14 @@ def contents(folder):
 
 def test_a_checked_corpus_in_kaggles_layout(tmp_path):
     said = []
-    make(write_tree(tmp_path / "audio"), tmp_path / "out", make_recipe("mel28", 0, 5500), say=said.append)
+    make(write_tree(tmp_path / "audio"), tmp_path / "out", make_feature_config("mel28", 0, 5500), say=said.append)
     corpus = load_corpus([find_partition(tmp_path / "out", "dev-clean")], "mean", say=lambda line: None)
     assert [path.stem for path in corpus.paths] == sorted(TEXTS)
     assert list(corpus.texts) == [TEXTS[name] for name in sorted(TEXTS)]
     assert corpus.format.dim == 28
     assert all(100 <= length < 120 for length in corpus.lengths)  # a second each, whatever its rate; MP3 pads
     assert "4 utterances; 28 log mel bands, 0 to 5500 Hz" in said[0]
-    assert read_recipe(tmp_path / "out") == Recipe(highest=5500.0)
+    assert read_feature_config(tmp_path / "out") == FeatureConfig(f_max=5500.0)
 
 
 def test_what_is_there_is_not_made_again_and_what_is_missing_is(tmp_path):
@@ -70,7 +70,7 @@ def test_what_is_there_is_not_made_again_and_what_is_missing_is(tmp_path):
     assert contents(out) == before
     assert [path.stat().st_mtime_ns for path in (files[0], files[2])] == times
     with pytest.raises(UserError, match=r"features\.json: .*bands: was 28, is now 40.*another folder"):
-        make(audio, out, Recipe(bands=40))
+        make(audio, out, FeatureConfig(n_mels=40))
     assert contents(out) == before
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.measure import resident
 from corpora.layout import find_partition
-from dataset import BadCorpus, load_corpus
+from corpora.loading import BadCorpus, load_corpus
 from tests.conftest import make_toy_corpus, write_utterance
 from utils.errors import UserError
 

@@ -25,12 +25,12 @@ from decoding.transcribe import DecodingOptions
 from tests.conftest import SMALL, draw_text
 from train import Trainer, train
 from utils.checkpoint import Loaded, load_checkpoint, load_for_recordings, save_checkpoint
-from utils.distributed import SINGLE
+from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
-from utils.features import FeatureFormat, Recipe
+from utils.features import FeatureConfig, FeatureFormat
 
 HOME = Path(__file__).parents[2]
-RATE = Recipe.rate
+RATE = FeatureConfig.sample_rate
 PITCH = {letter: 300 * 1.4**index for index, letter in enumerate("ABCDE'")}  # Hz; a space is silence
 LETTER = 0.1  # seconds
 
@@ -75,12 +75,17 @@ def run(tmp_path_factory):
         table = root / f"{partition}.tsv"
         table.write_text("".join(lines))
         make_corpus(
-            [find_utterances(root / "audio", table, partition)], root / "data", Recipe(), 2, False, lambda line: None
+            [find_utterances(root / "audio", table, partition)],
+            root / "data",
+            FeatureConfig(),
+            2,
+            False,
+            lambda line: None,
         )
     arguments = [*SMALL, "augment.vocal_tract=0", "augment.speed=0", "augment.frequency_masks=0", "training.epochs=14"]
     arguments += ["augment.time_masks=0", "training.guided_attention=1", "data.normalize=mean", "training.batch_size=4"]
     arguments += [f"data.root={root / 'data'}", f"run.dir={root}", "run.name=tones"]
-    train(load_config(overrides=arguments), torch.device("cpu"), SINGLE)
+    train(load_config(overrides=arguments), torch.device("cpu"), SINGLE_PROCESS)
     return root / "tones", arguments
 
 
@@ -143,17 +148,17 @@ def test_the_recipe_goes_from_the_corpus_into_the_checkpoint_and_stays(run, tmp_
     folder, arguments = run
     for name in ("best.pt", "last.pt"):
         loaded = load_for_recordings([folder / name], lambda line: None)
-        assert loaded.recipe == Recipe()
-        assert 100 < loaded.usual_frames < 200
+        assert loaded.feature_config == FeatureConfig()
+        assert 100 < loaded.p95_frames < 200
     data = tmp_path / "data"
     shutil.copytree(folder.parent / "data", data)
 
     def resumed():
         config = load_config(overrides=[*arguments, f"data.root={data}"])
-        return Trainer(config, lambda line: None, torch.device("cpu"), SINGLE)
+        return Trainer(config, lambda line: None, torch.device("cpu"), SINGLE_PROCESS)
 
     (data / "features.json").unlink()
-    assert resumed().recipe == Recipe()
+    assert resumed().feature_config == FeatureConfig()
     (data / "features.json").write_text('{"bands": 28, "highest": 5500}')
     with pytest.raises(UserError, match=r"features\.json: found .* 0 to 5500 Hz.* expected .* 0 to 8000 Hz"):
         resumed()
@@ -183,7 +188,7 @@ def test_a_single_picture_and_clear_messages(run, tmp_path):
 
 def test_one_picture_for_several_recordings_is_refused():
     with pytest.raises(UserError, match=r"--plot: found a\.png for 2 recordings, expected a folder"):
-        draw_recordings([Recording(Path(name), 1.0, []) for name in "ab"], Path("a.png"), Recipe(), print)
+        draw_recordings([Recording(Path(name), 1.0, []) for name in "ab"], Path("a.png"), FeatureConfig(), print)
 
 
 def test_checkpoints_of_other_recipes_do_not_go_together(run, tmp_path):
@@ -197,8 +202,8 @@ def test_checkpoints_of_other_recipes_do_not_go_together(run, tmp_path):
         load_for_recordings([folder / "best.pt", tmp_path / "other.pt"], lambda line: None)
     other |= {"recipe": None, "usual_frames": "many"}
     save_checkpoint(tmp_path / "other.pt", other)
-    assert load_for_recordings([folder / "best.pt", tmp_path / "other.pt"], lambda line: None).recipe is None
-    assert load_for_recordings([tmp_path / "other.pt"], lambda line: None).usual_frames is None
+    assert load_for_recordings([folder / "best.pt", tmp_path / "other.pt"], lambda line: None).feature_config is None
+    assert load_for_recordings([tmp_path / "other.pt"], lambda line: None).p95_frames is None
     for nonsense in ("mel", {"bands": 10**9}, {"code": torch.ones(2)}):
         other["recipe"] = nonsense
         save_checkpoint(tmp_path / "other.pt", other)
@@ -211,7 +216,7 @@ def test_pieces_are_as_long_as_the_model_is_used_to(usual, longest, make_las, tm
     generator = np.random.default_rng(3)
     soundfile.write(tmp_path / "a.wav", say("ABCDE " * 50, generator), RATE)
     model = make_las(feature_dim=28)
-    loaded = Loaded([model], FeatureFormat(28, True, "mean"), Recipe(), usual)
+    loaded = Loaded([model], FeatureFormat(28, True, "mean"), FeatureConfig(), usual)
     options = DecodingOptions("greedy", 1, "likelihood", 0.0)
     path = tmp_path / "a.wav"
     (recording,) = transcribe_recordings(Recogniser([model]), [path], loaded, options, torch.device("cpu"))

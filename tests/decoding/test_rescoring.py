@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from decoding.beam_search import beam_search
 from decoding.language_model import train_language_model
 from decoding.recogniser import Recogniser, character_limits
-from decoding.rescoring import Weights, combine, weigh
+from decoding.rescoring import Weights, combine, score_hypotheses
 from utils.vocabulary import EOS, encode
 
 TEXTS = ["THE CAT", "A CAT", "THE DOG SAT"]
@@ -24,7 +24,7 @@ def test_the_beams_scores_are_the_evidence_combined(make_las, speech, weights):
     beams = beam_search(recogniser, heard, limits, 4, weights.length_reward)
     texts = [[hypothesis.tokens for hypothesis in beam] for beam in beams]
     checked = 0
-    for beam, evidence, limit in zip(beams, weigh(recogniser, heard, texts), limits.tolist(), strict=True):
+    for beam, evidence, limit in zip(beams, score_hypotheses(recogniser, heard, texts), limits.tolist(), strict=True):
         if weights.ctc_weight == 0:  # the recogniser did not prepare it
             evidence = evidence._replace(ctc=torch.zeros_like(evidence.attention))
         for hypothesis, expected in zip(beam, combine(evidence, weights).tolist(), strict=True):
@@ -41,18 +41,18 @@ def test_each_source_alone(make_las, speech):
     heard = recogniser.listen(features, lengths)
     texts = ["CAT", "", "A"]
     hypotheses = [[encode(text)[1:-1]] * (row + 1) for row, text in enumerate(texts)]  # 1, 2 and 3 of them
-    found = weigh(recogniser, heard, hypotheses)
+    found = score_hypotheses(recogniser, heard, hypotheses)
     assert [len(evidence.length) for evidence in found] == [1, 2, 3]
     for row, (text, evidence) in enumerate(zip(texts, found, strict=True)):
         tokens = torch.tensor([encode(text)])
         with torch.no_grad():
             alone = features[row : row + 1, : lengths[row]], lengths[row : row + 1]
-            logits, _, listened = model(*alone, tokens[:, :-1])
+            logits, _, encoded = model(*alone, tokens[:, :-1])
         attention = logits.log_softmax(-1).gather(2, tokens[:, 1:, None]).sum()
         ctc = F.ctc_loss(
-            listened.ctc_log_probs.transpose(0, 1),
+            encoded.ctc_log_probs.transpose(0, 1),
             tokens[:, 1:-1],
-            listened.ctc_lengths,
+            encoded.ctc_lengths,
             torch.tensor([len(text)]),
             reduction="sum",
         )

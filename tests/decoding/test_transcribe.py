@@ -5,7 +5,7 @@ import torch
 
 import decoding.transcribe
 from corpora.layout import find_partition
-from dataset import load_corpus
+from corpora.loading import load_corpus
 from decoding.recogniser import Recogniser
 from decoding.transcribe import DecodingOptions, fill_batches, transcribe
 from utils.errors import UserError
@@ -59,5 +59,5 @@ def test_other_errors_are_not_swallowed(make_las, corpus, monkeypatch):
 
 def test_batches_fill_the_room_there_is_and_hold_like_lengths():
     lengths = [30, 100, 20, 90, 95, 10, 500]
-    batches = [[item.index for item in batch] for batch in fill_batches(lengths, 300)]
+    batches = [[item.position for item in batch] for batch in fill_batches(lengths, 300)]
     assert batches == [[6], [1, 4, 3], [0, 2, 5]]  # one that alone is too long is tried alone

@@ -10,8 +10,8 @@ LENGTHS = torch.tensor([5, 4, 3])
 def test_loss_of_an_utterance_does_not_depend_on_its_batch(make_las, speech):
     model = make_las()
     features, lengths = speech
-    logits, attention, listened = model(features, lengths, TOKENS[:, :-1])
-    together = las_loss(logits, listened, TOKENS, LENGTHS, ctc_weight=0.3)
+    logits, attention, encoded = model(features, lengths, TOKENS[:, :-1])
+    together = las_loss(logits, encoded, TOKENS, LENGTHS, ctc_weight=0.3)
     assert attention.shape == (3, 1, 4, model.listener.steps(41)[0])
     sums = torch.zeros(3)
     for row in range(3):
@@ -25,8 +25,8 @@ def test_loss_of_an_utterance_does_not_depend_on_its_batch(make_las, speech):
 
 def test_loss_written_out(make_las, speech):
     model = make_las()
-    logits, _, listened = model(*speech, TOKENS[:, :-1])
-    loss = las_loss(logits, listened, TOKENS, LENGTHS, ctc_weight=0.3, label_smoothing=0.1)
+    logits, _, encoded = model(*speech, TOKENS[:, :-1])
+    loss = las_loss(logits, encoded, TOKENS, LENGTHS, ctc_weight=0.3, label_smoothing=0.1)
     log_probs = logits.log_softmax(-1)
     terms = [
         -(0.9 * log_probs[row, step, TOKENS[row, step + 1]] + 0.1 * log_probs[row, step].mean())
@@ -44,9 +44,9 @@ def test_ctc_by_enumeration_of_all_paths(make_las, speech):
     model = make_las()
     features, lengths = speech[0][2:, :9], speech[1][2:]
     tokens = TOKENS[2:, :3]  # one character: 4
-    logits, _, listened = model(features, lengths, tokens[:, :-1])
-    loss = las_loss(logits, listened, tokens, LENGTHS[2:], ctc_weight=0.3)
-    log_probs, steps = listened.ctc_log_probs[0], int(listened.ctc_lengths[0])
+    logits, _, encoded = model(features, lengths, tokens[:, :-1])
+    loss = las_loss(logits, encoded, tokens, LENGTHS[2:], ctc_weight=0.3)
+    log_probs, steps = encoded.ctc_log_probs[0], int(encoded.ctc_lengths[0])
     total = torch.tensor(0.0)
     for path in product((0, 4), repeat=steps):
         text = [label for i, label in enumerate(path) if label and (i == 0 or path[i - 1] != label)]
@@ -58,15 +58,15 @@ def test_ctc_by_enumeration_of_all_paths(make_las, speech):
 def test_ctc_branch_is_optional_and_survives_impossible_transcripts(make_las, speech):
     model = make_las(ctc=False)
     assert model.ctc is None
-    logits, _, listened = model(*speech, TOKENS[:, :-1])
-    loss = las_loss(logits, listened, TOKENS, LENGTHS, ctc_weight=0.0)
+    logits, _, encoded = model(*speech, TOKENS[:, :-1])
+    loss = las_loss(logits, encoded, TOKENS, LENGTHS, ctc_weight=0.0)
     assert loss.ctc == 0
     assert loss.total == loss.attention
 
     model = make_las()
     tokens = torch.randint(3, 30, (1, 40))
-    logits, _, listened = model(speech[0][2:, :9], speech[1][2:], tokens[:, :-1])
-    loss = las_loss(logits, listened, tokens, torch.tensor([40]), ctc_weight=0.3)
+    logits, _, encoded = model(speech[0][2:, :9], speech[1][2:], tokens[:, :-1])
+    loss = las_loss(logits, encoded, tokens, torch.tensor([40]), ctc_weight=0.3)
     loss.total.backward()
     assert torch.isfinite(loss.total)
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
@@ -76,9 +76,9 @@ def test_ctc_branch_is_optional_and_survives_impossible_transcripts(make_las, sp
 def test_gradients_reach_every_parameter_in_bf16(make_las, speech, kind):
     model = make_las(attention={"kind": kind}).train()
     with torch.autocast("cpu", torch.bfloat16):
-        logits, _, listened = model(*speech, TOKENS[:, :-1], 0.5)
-    assert logits.dtype == listened.ctc_log_probs.dtype == torch.float32
-    las_loss(logits, listened, TOKENS, LENGTHS, 0.3, 0.1).total.backward()
+        logits, _, encoded = model(*speech, TOKENS[:, :-1], 0.5)
+    assert logits.dtype == encoded.ctc_log_probs.dtype == torch.float32
+    las_loss(logits, encoded, TOKENS, LENGTHS, 0.3, 0.1).total.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name

@@ -93,9 +93,9 @@ def test_the_slider_moves_the_maps(page):
     # A sharp diagonal: of the last map, the cells on it are far from the paper's white, those beside it are white.
     row = "document.querySelector('canvas.weights').getContext('2d').getImageData(0, 5, 13, 1).data"
     values = page.execute_script(f"return [...{row}]")
-    on, beside = sum(values[20:23]), sum(values[36:39])
+    on, temporary = sum(values[20:23]), sum(values[36:39])
     assert on < 200
-    assert beside == 3 * 255
+    assert temporary == 3 * 255
 
 
 def test_playing_goes_through_all_epochs(page):

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.image import imread
 
 from report.timeline import save_timeline
-from utils.features import Recipe
+from utils.features import FeatureConfig
 
 
 def test_what_happens_at_one_time_stands_in_one_column(tmp_path):
@@ -12,7 +12,7 @@ def test_what_happens_at_one_time_stands_in_one_column(tmp_path):
     features[300:304] = 5.0  # three seconds into a piece of four
     attention[:, 75] = 1.0
     words = [("AB", 12.9, 13.1, slice(0, 2))]
-    save_timeline(tmp_path / "a.png", "a", (10.0, 14.0), words, features, attention, Recipe())
+    save_timeline(tmp_path / "a.png", "a", (10.0, 14.0), words, features, attention, FeatureConfig())
     picture = imread(tmp_path / "a.png")[..., :3].sum(2)
     frame = picture < 0.3  # magma's black
     rows = np.flatnonzero(frame.mean(1) > 0.7)
@@ -27,8 +27,8 @@ def test_what_happens_at_one_time_stands_in_one_column(tmp_path):
 def test_long_pieces_make_pictures_of_bounded_size(tmp_path):
     words = [("A", float(second), second + 0.5, slice(second, second + 1)) for second in range(60)]
     features, attention = np.random.default_rng(0).normal(size=(6000, 28)), np.ones((500, 1500))
-    recipe = Recipe(bands=40, cepstra=28)
-    save_timeline(tmp_path / "a.png", "a", (0.0, 60.0), words, features, attention, recipe)
+    feature_config = FeatureConfig(n_mels=40, n_mfcc=28)
+    save_timeline(tmp_path / "a.png", "a", (0.0, 60.0), words, features, attention, feature_config)
     height, width = imread(tmp_path / "a.png").shape[:2]
     assert width <= 2200
     assert height <= 1200

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from dataset import FeatureDataset, load_labelled, make_loader
+from corpora.loading import load_labelled
+from dataset import FeatureDataset, make_loader
 from training.diagnosis import diagnose
 from training.evaluate import evaluate
 from utils.sampler import BucketSampler

@@ -22,7 +22,7 @@ import train
 from config import load_config
 from tests.conftest import SMALL
 from utils.checkpoint import load_checkpoint
-from utils.distributed import SINGLE
+from utils.distributed import SINGLE_PROCESS
 
 KILLS = int(os.environ.get("LAS_KILLS", "4"))
 PLACES = {"training": "_train_epoch", "evaluation": "evaluate", "drawing": "draw_epoch", "writing": "_save"}
@@ -54,7 +54,7 @@ def run_watched(arguments, place, times, sender):
 
     for here, name in enumerate(names):
         watch(train.Trainer if PLACES[name].startswith("_") else train, PLACES[name], here)
-    train.train(load_config(overrides=arguments), torch.device("cpu"), SINGLE)
+    train.train(load_config(overrides=arguments), torch.device("cpu"), SINGLE_PROCESS)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_killed_at_a_random_moment(unbroken, launch, number):
         if run.process.exitcode:
             assert run.process.exitcode == -9
             hit.append(list(PLACES)[run.place.value] if run.place.value >= 0 else "between")
-    beside = sorted(path.name for path in (folder / f"killed-{number}").glob("*.tmp"))
+    temporary = sorted(path.name for path in (folder / f"killed-{number}").glob("*.tmp"))
     run = launch(mine)
     for _ in arrivals(run):
         pass
@@ -173,7 +173,9 @@ def test_killed_at_a_random_moment(unbroken, launch, number):
     assert run.process.exitcode == 0
     for found, expected in zip(final(folder / f"killed-{number}"), final(folder / "unbroken"), strict=True):
         assert_same(found, expected)
-    print(f"\nkill {number}: hit {', '.join(hit) or 'nothing, it was done'}; left half-written: {beside or 'nothing'}")
+    print(
+        f"\nkill {number}: hit {', '.join(hit) or 'nothing, it was done'}; left half-written: {temporary or 'nothing'}"
+    )
     HITS.update(hit)
 
 
@@ -192,7 +194,7 @@ def test_killed_after_the_last_checkpoint_metrics_are_whole(toy_root, tmp_path, 
     arguments = [*SMALL, f"data.root={toy_root}", f"run.dir={tmp_path}", "run.name=last", "training.epochs=2"]
     for _ in range(2):  # the second time there is nothing to do
         with contextlib.suppress(KeyboardInterrupt):
-            train.train(load_config(overrides=arguments), torch.device("cpu"), SINGLE)
+            train.train(load_config(overrides=arguments), torch.device("cpu"), SINGLE_PROCESS)
     assert pd.read_csv(tmp_path / "last" / "metrics.csv")["epoch"].tolist() == [1, 2]
 
 

@@ -3,9 +3,9 @@ import sys
 import pytest
 import torch
 
-from dataset import load_labelled
+from corpora.loading import load_labelled
 from training import progress
-from training.progress import Pace, describe_device, duration, introduce, memory_used
+from training.progress import EtaEstimator, describe_device, describe_run, duration, memory_used
 
 CPU = torch.device("cpu")
 
@@ -28,21 +28,21 @@ def take(pace, clock, seconds):
 
 
 def test_the_pace_is_said_once_without_the_slow_first_steps(clock):
-    said = take(Pace(100, 100, 14, None), clock, [30.0] * 5 + [1.0] * 40)
+    said = take(EtaEstimator(100, 100, 14, None), clock, [30.0] * 5 + [1.0] * 40)
     assert [index for index, line in enumerate(said) if line] == [19]
     assert said[19].startswith("about 100 s an epoch, 23 min for 14 (dev passes come on top); ")
 
 
 def test_the_pace_of_a_short_epoch_and_of_a_resumed_one(clock):
-    said = take(Pace(12, 3, 4, None), clock, [5.0, 2.0, 2.0])
+    said = take(EtaEstimator(12, 3, 4, None), clock, [5.0, 2.0, 2.0])
     assert said[-1].startswith("about 24 s an epoch, 96 s for 4")
-    assert take(Pace(50, 1, 2, None), clock, [3.0])[0].startswith("about 2 min an epoch, 5 min for 2")
+    assert take(EtaEstimator(50, 1, 2, None), clock, [3.0])[0].startswith("about 2 min an epoch, 5 min for 2")
 
 
 def test_a_limit_of_time_and_epochs_that_are_not_like_the_first(clock):
-    assert "10 min at most" in take(Pace(100, 100, 14, 10.0), clock, [1.0] * 20)[-1]
-    assert "23 min for 14" in take(Pace(100, 100, 14, 60.0), clock, [1.0] * 20)[-1]
-    assert take(Pace(100, 100, None, None), clock, [1.0] * 20)[-1].startswith("about 100 s an epoch; ")
+    assert "10 min at most" in take(EtaEstimator(100, 100, 14, 10.0), clock, [1.0] * 20)[-1]
+    assert "23 min for 14" in take(EtaEstimator(100, 100, 14, 60.0), clock, [1.0] * 20)[-1]
+    assert take(EtaEstimator(100, 100, None, None), clock, [1.0] * 20)[-1].startswith("about 100 s an epoch; ")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_device_and_memory(monkeypatch):
 def test_what_is_trained_on_what(toy_root, make_las):
     train, dev = load_labelled(toy_root, {"train": ["train"], "dev": ["dev"]}, "none", say=lambda line: None)
     model = make_las()
-    lines = introduce("a CPU", {"train+more": train, "dev": dev}, model, "3 epochs")
+    lines = describe_run("a CPU", {"train+more": train, "dev": dev}, model, "3 epochs")
     hours = sum(train.lengths) / 360_000
     assert lines[0] == "device    a CPU"
     assert lines[1].startswith(f"data      train+more 96 utterances, {hours:.2f} hours; dev 12 utterances, ")
@@ -85,4 +85,4 @@ def test_what_is_trained_on_what(toy_root, make_las):
     steps = f"{frames / 4:.2f} steps for attention, {frames / 4:.2f} for CTC"
     assert lines[3] == f"alignment {frames:.1f} frames a character: {steps}"
     assert lines[4] == "training  3 epochs"
-    assert "CTC" not in introduce("", {"train": train}, make_las(ctc=False), "")[3]
+    assert "CTC" not in describe_run("", {"train": train}, make_las(ctc=False), "")[3]

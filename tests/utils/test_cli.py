@@ -5,7 +5,7 @@ import pytest
 
 from config import DEFAULTS, known_keys
 from utils.cli import describe_command, describe_keys, run_command
-from utils.errors import Stopped, UserError
+from utils.errors import Interrupted, UserError
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from utils.errors import Stopped, UserError
             2,
             "'runs/a/last.pt'; what was written is whole",
         ),
-        (Stopped(15, "in epoch 3; go on"), 143, "stopped by SIGTERM in epoch 3; go on"),
+        (Interrupted(15, "in epoch 3; go on"), 143, "stopped by SIGTERM in epoch 3; go on"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

@@ -6,30 +6,37 @@ from dataclasses import asdict
 import pytest
 
 from utils.errors import UserError
-from utils.features import FILE, Recipe, keep_recipe, parse_recipe, read_recipe, recipe_to_train_on
+from utils.features import (
+    FILE,
+    FeatureConfig,
+    parse_feature_config,
+    read_feature_config,
+    training_feature_config,
+    write_feature_config,
+)
 
 
 def test_kept_beside_the_corpus_and_refused_where_it_is_another(tmp_path):
-    assert read_recipe(tmp_path) is None
-    recipe = Recipe(bands=40, highest=5500.0)
-    keep_recipe(tmp_path / "corpus", recipe)
-    keep_recipe(tmp_path / "corpus", recipe)
-    assert read_recipe(tmp_path / "corpus") == recipe
+    assert read_feature_config(tmp_path) is None
+    feature_config = FeatureConfig(n_mels=40, f_max=5500.0)
+    write_feature_config(tmp_path / "corpus", feature_config)
+    write_feature_config(tmp_path / "corpus", feature_config)
+    assert read_feature_config(tmp_path / "corpus") == feature_config
     with pytest.raises(UserError, match=r"bands: was 40, is now 28; highest: was 5500, is now 8000\); choose another"):
-        keep_recipe(tmp_path / "corpus", Recipe())
-    assert read_recipe(tmp_path / "corpus") == recipe
+        write_feature_config(tmp_path / "corpus", FeatureConfig())
+    assert read_feature_config(tmp_path / "corpus") == feature_config
 
 
 def test_recipes_from_before_there_were_cepstra(tmp_path):
     old = {"kind": "log mel", "bands": 28, "highest": 5500.0, "rate": 16000, "window": 400, "hop": 160}
     (tmp_path / FILE).write_text(json.dumps(old))
-    assert read_recipe(tmp_path) == Recipe(highest=5500.0)
+    assert read_feature_config(tmp_path) == FeatureConfig(f_max=5500.0)
 
 
 def test_said_in_words():
-    assert str(Recipe()) == "28 log mel bands, 0 to 8000 Hz, 25 ms windows every 10 ms, at 16,000 Hz"
-    assert str(Recipe(bands=40, cepstra=13)).startswith("13 cepstra of 40 mel bands")
-    assert (Recipe().dim, Recipe(bands=40, cepstra=13).dim) == (28, 13)
+    assert str(FeatureConfig()) == "28 log mel bands, 0 to 8000 Hz, 25 ms windows every 10 ms, at 16,000 Hz"
+    assert str(FeatureConfig(n_mels=40, n_mfcc=13)).startswith("13 cepstra of 40 mel bands")
+    assert (FeatureConfig().dim, FeatureConfig(n_mels=40, n_mfcc=13).dim) == (28, 13)
 
 
 @pytest.mark.parametrize(
@@ -49,22 +56,24 @@ def test_said_in_words():
 )
 def test_nonsense_is_refused(change, message):
     with pytest.raises(UserError, match=f"here: .*{message}"):
-        parse_recipe({**asdict(Recipe()), **change}, "here")
+        parse_feature_config({**asdict(FeatureConfig()), **change}, "here")
 
 
 @pytest.mark.parametrize("content", [b"", b"[1", b"[1, 2]", b"3", b"\xff\xfe", b"[" * 100_000])
 def test_files_that_are_no_recipe(content, tmp_path):
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(UserError, match=r"features\.json: "):
-        read_recipe(tmp_path)
+        read_feature_config(tmp_path)
 
 
 def test_a_run_keeps_to_its_recipe(tmp_path):
-    assert recipe_to_train_on(tmp_path, 28, None) is None
-    assert recipe_to_train_on(tmp_path, 28, Recipe()) == Recipe()  # resumed: the corpus has lost its file
-    keep_recipe(tmp_path, Recipe(highest=5500.0))
-    assert recipe_to_train_on(tmp_path, 28, None) == Recipe(highest=5500.0)
+    assert training_feature_config(tmp_path, 28, None) is None
+    assert (
+        training_feature_config(tmp_path, 28, FeatureConfig()) == FeatureConfig()
+    )  # resumed: the corpus has lost its file
+    write_feature_config(tmp_path, FeatureConfig(f_max=5500.0))
+    assert training_feature_config(tmp_path, 28, None) == FeatureConfig(f_max=5500.0)
     with pytest.raises(UserError, match=r"found 28 log mel bands, 0 to 5500 .*expected 28 .*0 to 8000 .* so far"):
-        recipe_to_train_on(tmp_path, 28, Recipe())
+        training_feature_config(tmp_path, 28, FeatureConfig())
     with pytest.raises(UserError, match=r"expected 13 features a frame"):
-        recipe_to_train_on(tmp_path, 13, None)
+        training_feature_config(tmp_path, 13, None)

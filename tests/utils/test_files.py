@@ -1,13 +1,13 @@
 import pytest
 
-from utils.files import replacing
+from utils.files import atomic_write
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("old")
-    with replacing(path) as beside:
-        beside.write_text("new")
+    with atomic_write(path) as temporary:
+        temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
@@ -18,8 +18,8 @@ def test_the_old_file_stays_where_writing_fails(tmp_path):
     path.write_text("old")
 
     def write_half():
-        with replacing(path) as beside:
-            beside.write_text("half")
+        with atomic_write(path) as temporary:
+            temporary.write_text("half")
             raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):

@@ -1,0 +1,98 @@
+"""The data of a training: corpora that are checked once, and loaders of their batches."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from corpora.loading import Corpus, load_labelled
+from dataset import FeatureDataset, is_cepstral, make_loader
+from utils.augment import Augmentation
+from utils.distributed import DistributedContext
+from utils.errors import UserError
+from utils.features import FeatureConfig, training_feature_config
+from utils.sampler import BucketSampler
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Training and dev corpus with their loaders; of each batch, every rank loads its share."""
+
+    train: Corpus
+    dev: Corpus
+    sampler: BucketSampler  # of the train loader; its epoch and first batch are set before iterating
+    train_loader: DataLoader
+    dev_loader: DataLoader
+    feature_config: FeatureConfig | None  # None: unknown, as of the competition's features
+
+
+def load_training_data(
+    *,
+    root: str,
+    train: Sequence[str],
+    dev: str,
+    normalize: str,
+    loading: Mapping[str, Any],
+    character_limit: Callable[[int], int],
+    batch_size: int,
+    workers: int,
+    seed: int,
+    speed: float,
+    augmentation: Mapping[str, Any],
+    resumed: FeatureConfig | None,
+    reports: Path,
+    device: torch.device,
+    context: DistributedContext,
+) -> TrainingData:
+    """Loads and checks both corpora, rank 0 first, and makes their loaders.
+
+    Args:
+        root: folder of the partitions.
+        train: partitions to train on.
+        dev: partition to evaluate on.
+        normalize: none, mean, mean_variance.
+        loading: further keyword arguments of `load_corpus`.
+        character_limit: how many characters the model can align to a number of frames.
+        batch_size: utterances per batch, over all ranks.
+        workers: processes that prepare batches.
+        seed: of shuffling and augmentation.
+        speed: of speed perturbation, see `BucketSampler`.
+        augmentation: keyword arguments of `Augmentation` but for those known here.
+        resumed: feature configuration of the run that is resumed, if any.
+        reports: folder for the lists of findings.
+        device: to which batches will be copied.
+        context: ranks that share the batches.
+
+    Raises:
+        UserError: files that cannot be used, with all findings, or a batch size too small to share.
+    """
+    world_size = context.world_size
+    if world_size > 1 and batch_size < 2 * world_size:
+        raise UserError(
+            f"training.batch_size: found {batch_size}, expected at least {2 * world_size}, since {world_size} "
+            "processes share it"
+        )
+    with context.main_process_first():
+        train_corpus, dev_corpus = load_labelled(
+            root,
+            {"train": train, "dev": [dev]},
+            normalize,
+            character_limit=character_limit,
+            reports=reports if context.is_main else None,
+            **loading,
+        )
+    feature_config = training_feature_config(root, train_corpus.format.dim, resumed)
+    sampler = BucketSampler(train_corpus.lengths, batch_size, seed, speed, context.rank, world_size)
+    dataset = FeatureDataset(train_corpus, Augmentation(seed, is_cepstral(train_corpus), **augmentation))
+    dev_sampler = BucketSampler(dev_corpus.lengths, batch_size, None, 0.0, context.rank, world_size)
+    return TrainingData(
+        train_corpus,
+        dev_corpus,
+        sampler,
+        make_loader(dataset, sampler, workers, device),
+        make_loader(FeatureDataset(dev_corpus), dev_sampler, 0, device),
+        feature_config,
+    )
