@@ -1,19 +1,20 @@
-# make setup | demo | test | lint | bench | audit      (Python 3.11 or newer is all that must be there)
+# make setup | demo | test | test-fast | lint | bench | audit     (Python 3.11 or newer is all that must be there)
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
+FAST   := tests/models tests/decoding tests/training/test_schedules.py tests/utils/test_metrics.py
 
-.PHONY: setup demo test lint bench audit
+.PHONY: setup demo test test-fast lint bench audit
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt
+$(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; found $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	@echo "installing into $(VENV): about 5 GB, a few minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
 	@touch $@
 
 demo: setup        ## synthetic speech -> trained model -> attention maps -> submission.csv
@@ -21,12 +22,16 @@ demo: setup        ## synthetic speech -> trained model -> attention maps -> sub
 	$(RUN) train.py --config configs/demo.yaml
 	$(RUN) test.py --config configs/demo.yaml
 
-test: setup
+test: setup        ## everything
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile
 
-lint: setup
+test-fast: setup   ## models, decoding, schedules, metrics
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile -m "not slow" $(FAST)
+
+lint: setup        ## style and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 bench: setup       ## speed beside other ways to write it, on whatever device is there; no data needed
 	$(RUN) -m benchmarks.data

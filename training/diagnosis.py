@@ -1,12 +1,12 @@
-"""What is wrong with a run that is stuck, from an epoch's metrics, and what to turn."""
+"""Diagnosis of a run that is stuck: what an epoch's metrics show, and which keys usually help."""
 
 from collections.abc import Mapping
 
 from training.schedules import ALIGNED
 
-PATIENCE = 8  # epochs that train the Speller between looks
-FLAT = 0.2  # sharpness below which attention is on no place in particular
-MOST, MANY = 0.5, 0.2  # shares of dev hypotheses from which on they are worth a word
+PATIENCE = 8  # epochs that train the Speller between two diagnoses
+FLAT = 0.2  # sharpness below which attention counts as flat
+MOST, MANY = 0.5, 0.2  # shares of dev hypotheses without an end, and of looping ones, above which a warning is due
 
 ALIGNMENT = """What usually helps, in this order: training.ctc_weight=0.3 with at most 4x time reduction (two strides
 of 2); training.guided_attention=1; training.teacher_forcing.start=1.0 without stages until aligned;
@@ -20,9 +20,11 @@ after its own mistakes; more epochs, or a higher model.speller.dropout where tra
 
 
 def diagnose(metrics: Mapping[str, float], epoch: int) -> list[str]:
-    """A warning for each way in which the model of `epoch` fails: what was seen, and what usually helps.
+    """A warning for each way in which a model fails: what was seen, and what usually helps.
 
-    metrics: those of `evaluate`. Rows of older runs lack some: what is not there is not judged.
+    Args:
+        metrics: those of `evaluate`; what is missing, as in rows of older runs, is not judged.
+        epoch: after which they were measured.
     """
     value, sharp = metrics["dev_monotonicity"], metrics.get("dev_sharpness")
     unended, loops = metrics.get("dev_unended", 0.0), metrics.get("dev_loops", 0.0)

@@ -16,11 +16,17 @@ ALIGNED = 0.4  # monotonicity of an aligned model, at least: more than the third
 def teacher_forcing_rate(
     epoch: int, start: float, stages: Sequence[dict], monotonicities: Sequence[float] | None = None
 ) -> float:
-    """Rate in `epoch` (from 1): `start`, then times a stage's `factor` each epoch from its `from_epoch` on.
+    """Probability that the Speller reads the true previous character: staged decay (scheduled sampling).
 
-    A stage lasts until the next begins; its decay stops at its `floor`. Until one of the dev `monotonicities` of the
-    epochs before was that of an aligned model, nothing decays: a Speller that cannot read the memory yet would learn to
-    live without it.
+    The rate begins with `start` and is multiplied every epoch by the `factor` of the current stage, down to its
+    `floor`. Until an epoch ended with an aligned model nothing decays: a Speller that cannot read the memory yet would
+    learn to ignore it.
+
+    Args:
+        epoch: from 1.
+        start: rate of the first epoch.
+        stages: `{from_epoch, factor, floor}` each; a stage lasts until the next begins.
+        monotonicities: on dev after each of the epochs before; None decays from the first epoch on.
     """
     rate = start
     stages = sorted(stages, key=lambda stage: stage["from_epoch"])
@@ -35,14 +41,23 @@ def teacher_forcing_rate(
 
 
 def time_is_up(seconds: Sequence[float], max_minutes: float | None) -> bool:
-    """Whether one more epoch, as long as the last, would end after `max_minutes`. seconds: of each epoch so far."""
+    """Whether one more epoch, as long as the last, would end after `max_minutes`.
+
+    Args:
+        seconds: that each epoch so far has taken.
+        max_minutes: None is no limit.
+    """
     return max_minutes is not None and len(seconds) > 0 and sum(seconds) + seconds[-1] > 60 * max_minutes
 
 
 def progress(done: float, epochs: int, seconds: Sequence[float], max_minutes: float | None) -> float:
-    """How much of the training lies behind, 0 to 1: of its epochs or of its time, whichever ends it first.
+    """Finished share of the training, 0 to 1: of its epochs or of its time, whichever ends it first.
 
-    done: epochs, with what is done of the present one.   seconds: what each whole epoch has taken.
+    Args:
+        done: epochs trained, with the finished share of the present one.
+        epochs: to train in all.
+        seconds: that each finished epoch has taken.
+        max_minutes: None is no limit.
     """
     share = done / epochs
     if max_minutes is not None and seconds:
@@ -60,10 +75,17 @@ def learning_rate(
     distances: Sequence[float] = (),
     patience: int = 1,
 ) -> float:
-    """Rate after `done` epochs and at that `progress`.
+    """Learning rate: a linear warm-up, then the schedule.
 
-    A linear rise over the warm-up, times `cosine` (down to 1 % of the peak), `plateau` (halved after every `patience`
-    epochs in which none of the dev `distances` so far was better than the best before), or `constant`.
+    Args:
+        done: epochs trained, with the finished share of the present one.
+        progress: finished share of the training, see `progress`.
+        peak: rate at the end of the warm-up.
+        schedule: cosine (down to 1 % of the peak), plateau (halved after every `patience` epochs without a new best
+            dev distance), constant.
+        warmup_epochs: length of the warm-up; 0 is none.
+        distances: on dev after each epoch so far.
+        patience: of the plateau schedule, in epochs.
     """
     peak = peak * min(1.0, done / warmup_epochs) if warmup_epochs else peak
     if schedule == "cosine":
@@ -74,7 +96,7 @@ def learning_rate(
 
 
 def _plateaus(distances: Sequence[float], patience: int) -> int:
-    """How many times `patience` epochs went by without a new best."""
+    """How many times `patience` epochs in a row had no new best distance."""
     best, waited, plateaus = math.inf, 0, 0
     for distance in distances:
         waited = 0 if distance < best else waited + 1

@@ -1,6 +1,6 @@
-"""What a wandb run holds on disk: its `.wandb` files, logs in LevelDB's format of protobuf records.
+"""Reads back what a wandb run has logged, from its `.wandb` files: logs of protobuf records in LevelDB's format.
 
-wandb keeps records in memory for a while, and a killed process loses them: only the file knows what was logged.
+wandb keeps records in memory for a while, and a killed process loses them: only the file tells what was logged.
 """
 
 import json
@@ -16,7 +16,7 @@ FULL, LAST = 1, 4  # kinds of chunk that end a record
 
 
 def read_records(path: Path) -> Iterator[Any]:
-    """The records of a `.wandb` file (`wandb_internal_pb2.Record`), up to where it was cut off, if it was."""
+    """The records (`wandb_internal_pb2.Record`) of a `.wandb` file, up to its end or to where it was cut off."""
     from google.protobuf.message import DecodeError
     from wandb.proto import wandb_internal_pb2
 
@@ -43,7 +43,15 @@ def read_records(path: Path) -> Iterator[Any]:
 
 
 def what_was_logged(folder: Path, run_id: str) -> tuple[set[int], float]:
-    """The steps of a run that are in its files under `folder`, and the least distance of a model logged there."""
+    """Steps and best model that the files of a wandb run hold.
+
+    Args:
+        folder: that holds the run's files.
+        run_id: of the wandb run.
+
+    Returns:
+        The steps logged, and the least dev distance of a logged checkpoint (infinity if there is none).
+    """
     steps, distance = set(), math.inf
     for path in folder.glob(f"*run-*-{run_id}/*.wandb"):
         for record in read_records(path):

@@ -141,10 +141,13 @@ class WandbTracker:
         picture: Callable[[int], Path] | None = None,
         predictions: Sequence[tuple[str, str, str, int]] = (),
     ) -> None:
-        """The epochs of `history` that the run does not have yet, by `epoch`: the last, and what a killed run lost.
+        """Logs the epochs that the wandb run does not have yet: the last one, and those that a killed run lost.
 
-        best: one of them.   picture: where an epoch's attention maps are.   predictions: of the last epoch,
-        `(id, reference, hypothesis, distance)` rows.
+        Args:
+            history: metrics of each epoch.
+            best: the row of the best epoch.
+            picture: path of an epoch's attention maps.
+            predictions: of the last epoch.
         """
         if self.run is None:
             return
@@ -171,7 +174,7 @@ class WandbTracker:
             self._give_up(error)
 
     def log_model(self, path: Path, best: dict) -> None:
-        """The checkpoint `path` as an artifact of the run, if it is better than those logged before."""
+        """Logs the checkpoint `path` as an artifact, if its epoch `best` is better than those logged before."""
         if self.run is None or best["dev_distance"] >= self.model_distance:
             return
         try:
@@ -185,7 +188,7 @@ class WandbTracker:
             self._give_up(error)
 
     def finish(self) -> None:
-        """Whatever became of wandb: it shall not complain when Python ends."""
+        """Ends the wandb run, and stops wandb from complaining at the exit of Python if it has failed."""
         try:
             if self.run is not None:
                 self.run.finish()

@@ -1,7 +1,7 @@
 """Augmentation of one utterance's features: speed, vocal tract length, and SpecAugment.
 
-It happens before padding, in the data workers, so masks lie inside the real length. What is drawn is a function of
-seed, epoch and utterance alone: the same whatever the number of workers, and after a resume.
+It runs in the DataLoader's workers before padding, so masks lie inside the real length. Its random numbers are a
+function of seed, epoch and utterance alone: the same for any number of workers, and after a resume.
 """
 
 from dataclasses import dataclass
@@ -17,25 +17,33 @@ CEPSTRAL_GRID = 64  # points at which the spectrum behind cepstral coefficients 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to an utterance before (`perturb`) and after (`mask`) its features are normalised.
+    """Vocal tract length and speed perturbation before normalisation, SpecAugment (Park et al. 2019) after it.
 
-    vocal_tract: frequencies are warped by a factor within 1 ± this.   cepstral: see `warp_frequencies`.
-    The rest is SpecAugment (Park et al. 2019) from epoch `from_epoch` on; widths in frames and feature dimensions, time
-    masks also kept below `time_fraction` of the utterance. Masks are filled with 0, the mean of normalised features.
+    Masks are filled with 0, the mean of normalised features.
     """
 
     seed: int
-    cepstral: bool
-    vocal_tract: float
-    from_epoch: int
-    frequency_masks: int
-    frequency_width: int
-    time_masks: int
-    time_width: int
-    time_fraction: float
+    cepstral: bool  # see `warp_frequencies`
+    vocal_tract: float  # frequencies are warped by a factor within 1 ± this
+    from_epoch: int  # first epoch with SpecAugment
+    frequency_masks: int  # per utterance
+    frequency_width: int  # feature dimensions, at most, of each
+    time_masks: int  # per utterance
+    time_width: int  # frames, at most, of each
+    time_fraction: float  # of the utterance, at most, for each time mask
 
     def perturb(self, features: Tensor, index: int, epoch: int, speed: float) -> Tensor:
-        """`features (T, D)` of utterance `index`, as stored, to `(T', D)`; epochs count from 1."""
+        """Warps frequencies and changes the speed.
+
+        Args:
+            features: `(T, D)`, as stored.
+            index: position of the utterance in the corpus.
+            epoch: from 1.
+            speed: factor by which the utterance becomes faster.
+
+        Returns:
+            `(T', D)`.
+        """
         if self.vocal_tract:
             draw = torch.rand((), generator=torch.Generator().manual_seed(self._seed(index, epoch, purpose=1)))
             factor = 1 + self.vocal_tract * (2 * float(draw) - 1)
@@ -43,7 +51,7 @@ class Augmentation:
         return resample_time(features, speed) if speed != 1 else features
 
     def mask(self, features: Tensor, index: int, epoch: int) -> Tensor:
-        """Normalised `features (T, D)` to the same shape."""
+        """SpecAugment: normalised `features (T, D)` to the same shape; arguments as of `perturb`."""
         if epoch < self.from_epoch:
             return features
         masked = features.unsqueeze(0)
@@ -68,8 +76,16 @@ def resample_time(features: Tensor, speed: float) -> Tensor:
 def warp_frequencies(features: Tensor, factor: float, cepstral: bool) -> Tensor:
     """Vocal tract length perturbation (Jaitly and Hinton 2013): what was at frequency `factor * f` comes to `f`.
 
-    features: `(T, D)`, log mel bands, or `cepstral`: the first D coefficients of their cosine transform (MFCC).
     Speakers of another size resonate at other frequencies: a cheap way to more voices than the corpus has.
+
+    Args:
+        features: `(T, D)`.
+        factor: above 1 lowers the resonances.
+        cepstral: whether features are MFCC, the first `D` coefficients of the cosine transform of log mel bands, and
+            not the log mel bands themselves.
+
+    Returns:
+        `(T, D)`.
     """
     D = features.size(1)
     bands = CEPSTRAL_GRID if cepstral else D

@@ -1,4 +1,4 @@
-"""Checkpoints: written beside and renamed, read without unpickling code."""
+"""Checkpoint files: written atomically, read without unpickling code, and turned into models."""
 
 import logging
 import os
@@ -23,15 +23,21 @@ logger = logging.getLogger(f"las.{__name__}")
 
 
 def save_checkpoint(path: Path, checkpoint: dict, keep_previous: bool = False) -> None:
-    """Atomic: whatever happens, `path` is the old checkpoint or the new one, never half of one.
+    """Writes a checkpoint; whatever happens, `path` is the old checkpoint or the new one, never half of one.
 
-    keep_previous: the old one stays under another name.
+    Args:
+        path: of the file.
+        checkpoint: what torch.save takes.
+        keep_previous: whether the old one is kept under the name that `previous` gives.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     with atomic_write(path) as temporary:
         with temporary.open("wb") as file:
             try:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:  # it covers up what the disk said
+            except RuntimeError as error:  # raised by torch in place of the disk's error
                 raise error.__context__ if isinstance(error.__context__, OSError) else error from None
         if keep_previous and path.exists():
             os.replace(path, previous(path))
@@ -43,7 +49,15 @@ def previous(path: Path) -> Path:
 
 
 def read_file(path: str | Path, missing: str) -> object:
-    """What `torch.save` wrote, on the CPU. Raises UserError where it is damaged or `missing`; no code is run."""
+    """What `torch.save` wrote, on the CPU, without running code from it.
+
+    Args:
+        path: of the file.
+        missing: the message on a file that is not there, after "found".
+
+    Raises:
+        UserError: the file is missing, damaged, or holds something else than tensors and plain values.
+    """
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums that torch.save writes
             damaged = archive.testzip()
@@ -58,7 +72,11 @@ def read_file(path: str | Path, missing: str) -> object:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint of this project, on the CPU. Raises UserError for anything else."""
+    """A checkpoint of this project, on the CPU.
+
+    Raises:
+        UserError: the file is missing, damaged, not a checkpoint of this project, or of another vocabulary.
+    """
     path = Path(path)
     others = sorted(best.parent.name for best in path.parent.parent.glob(f"*/{path.name}") if path.name == "best.pt")
     there = f"runs that have one: {', '.join(others[:10])} (run.name=...)" if others else "train first: python train.py"
@@ -84,7 +102,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def differences(found: dict, expected: dict) -> str:
-    """What differs between two models' weights, by name: the first few missing, unknown, or of other shapes."""
+    """The first few differences between two models' weights by name: missing, unknown, or of other shapes."""
     lines = []
     for name in [*expected, *(name for name in found if name not in expected)]:
         theirs, ours = (getattr(weights.get(name), "shape", None) for weights in (found, expected))
@@ -98,12 +116,16 @@ def _shape(shape: Sequence[int] | None) -> str:
 
 
 def feature_differences(found: dict, expected: dict) -> str:
-    """Between two feature formats."""
+    """Differences between two feature formats, in words."""
     return ", ".join(f"{key} {found[key]}, expected {expected[key]}" for key in found if found[key] != expected[key])
 
 
 def model_from(checkpoint: dict) -> LAS:
-    """The model of a checkpoint, with its weights; no memory is taken but theirs, whatever the settings claim."""
+    """The model of a checkpoint with its weights; no memory is taken but theirs, whatever the settings claim.
+
+    Raises:
+        UserError: weights and settings do not belong together.
+    """
     try:
         with torch.device("meta"):
             model = LAS(checkpoint["features"]["dim"], len(VOCABULARY), **checkpoint["model_settings"])

@@ -1,4 +1,4 @@
-"""Which device and which precision a command uses."""
+"""The device and the precision that a command uses, memory, and the environment that its results depend on."""
 
 import os
 import platform
@@ -11,29 +11,37 @@ from utils.errors import UserError
 
 
 def choose_device(name: str, key: str = "training.device") -> torch.device:
-    """`auto` is CUDA where there is one. Raises UserError, which names the `key`, for `cuda` where there is none."""
+    """The device of this process; on a GPU, the one of its local rank.
+
+    Args:
+        name: auto (CUDA if there is a CUDA device), cpu, cuda.
+        key: of the configuration or command line, for the message.
+
+    Raises:
+        UserError: cuda is asked for, but there is no CUDA device.
+    """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError(f"{key}: found cuda, but this machine has no CUDA device; expected auto or cpu")
     if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun numbers the processes of a machine
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # set by torchrun
     torch.cuda.set_device(device)
     torch.set_float32_matmul_precision("high")  # TF32 for what stays in float32: the Speller
     return device
 
 
 def memory_to_spare(device: torch.device) -> int:
-    """Bytes that one batch may take: half of what a GPU has free; on a CPU little, for its caches are small."""
+    """Bytes that one decoding batch may take: half of a GPU's free memory; little on a CPU, whose caches are small."""
     return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2**26
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether this is what torch raises where a GPU, or the machine, has no memory left."""
+    """Whether torch raised `error` because the GPU or the machine has no memory left."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 where the hardware multiplies it, GPU or CPU, else float32."""
+    """The precision of the Listener: float32 or bf16; `auto` is bf16 if the GPU or CPU multiplies it natively."""
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -45,7 +53,7 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """Versions, device, git commit."""
+    """Versions of Python and torch, the device, and the git commit of the code."""
     try:
         commit = subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parents[1], capture_output=True, text=True
@@ -61,7 +69,7 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """Its model, where the system tells."""
+    """The model of the CPU, if the system tells."""
     about = Path("/proc/cpuinfo")
     lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
     models = (line.partition(": ")[2] for line in lines if line.startswith("model name"))

@@ -1,4 +1,4 @@
-"""Distances between texts, texts that repeat themselves, and what an attention map looks like, in numbers."""
+"""Edit distances between texts, repetition within a text, and measures of attention maps."""
 
 import math
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 COVERED = 0.25  # attention near a step, in characters, from which on it counts as read
-NGRAM = 4  # characters in a row whose return makes a repetition
+NGRAM = 4  # characters in a row that count as repeated when they occur again
 
 
 class Score(NamedTuple):
-    """distance: mean characters of edit distance an utterance, the competition's metric. cer, wer: fractions."""
+    """Scores of a set of texts."""
 
-    distance: float
-    cer: float
-    wer: float
+    distance: float  # mean Levenshtein distance per utterance, in characters: the competition's metric
+    cer: float  # character error rate, a fraction
+    wer: float  # word error rate, a fraction
 
 
 def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
-    """Spaces count as characters; words are what stands between spaces."""
+    """Scores hypotheses against their references; spaces count as characters, words are what stands between spaces."""
     pairs = list(zip(references, hypotheses, strict=True))
     characters = sum(Levenshtein.distance(*pair) for pair in pairs)
     words = sum(Levenshtein.distance(reference.split(), hypothesis.split()) for reference, hypothesis in pairs)
@@ -33,15 +33,19 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
 
 
 def best_epoch(history: Sequence[dict[str, Any]], ctc_epochs: int) -> dict[str, Any]:
-    """Of the epochs' dev metrics those of the least distance, the first of equals.
+    """The row of the epoch with the least dev distance, the first of equals.
 
-    Any epoch that trained the Speller is better than one that did not: the first `ctc_epochs`.
+    Any epoch that trained the Speller is better than one that did not.
+
+    Args:
+        history: metrics of each epoch, with `epoch` and `dev_distance`.
+        ctc_epochs: how many of the first epochs trained the Listener alone.
     """
     return min(history, key=lambda row: (row["epoch"] <= ctc_epochs, row["dev_distance"]))
 
 
 def monotonicity(attention: Tensor) -> float:
-    """How far an attention map `(U, S)` of one utterance is a diagonal: its correlation.
+    """How close an attention map `(U, S)` is to a diagonal: the correlation of character and step.
 
     Taken as a joint distribution of character `u` and step `s`, the map has a Pearson correlation between the two:
     1 for a straight diagonal, 0 for a map that is flat or stands still, a third for one that runs through three times.
@@ -55,7 +59,7 @@ def monotonicity(attention: Tensor) -> float:
 
 
 def coverage(attention: Tensor) -> float:
-    """How much of the speech was read: the share of the S steps of a map `(U, S)` that attention came near.
+    """How much of the speech was read: the share of the `S` steps of a map `(U, S)` that attention came near.
 
     A step was read where it and its neighbours, as far as a character lasts on average (S / U steps to either side),
     got at least a quarter of a character's attention together. So 1 for any diagonal, however sharp, and for a flat
@@ -71,7 +75,7 @@ def coverage(attention: Tensor) -> float:
 
 
 def sharpness(attention: Tensor) -> float:
-    """How far each character of a map `(U, S)` looks at one place: 1 - entropy / log S, mean over characters.
+    """How concentrated each character's attention is in a map `(U, S)`: 1 - entropy / log S, mean over characters.
 
     1 where all weight is on a single step, 0 where it is spread evenly over the utterance.
     """
@@ -83,6 +87,6 @@ def sharpness(attention: Tensor) -> float:
 
 
 def repetition(text: str) -> float:
-    """Share of the runs of 4 characters in `text` that stood in it before: high where a hypothesis loops."""
+    """Share of the character 4-grams of `text` that occurred in it before: high if a hypothesis loops."""
     runs = [text[start : start + NGRAM] for start in range(len(text) - NGRAM + 1)]
     return 1 - len(set(runs)) / len(runs) if runs else 0.0

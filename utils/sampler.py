@@ -1,4 +1,4 @@
-"""Batches of utterances of like length."""
+"""Batches of utterances of similar length."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -16,13 +16,25 @@ class Item(NamedTuple):
 
 
 class BucketSampler(Sampler[list[Item]]):
-    """Batches of utterances of like length, in an order that is a function of seed and epoch alone.
+    """Batches of utterances of similar length, in an order that is a function of seed and epoch alone.
 
     Each epoch, every utterance gets a speed within `1 ± speed` (speed perturbation); utterances are shuffled, sorted
     by the length they will then have within pools of `POOL` batches, cut into batches, and the batches shuffled.
     No utterance is dropped. Batches of a pool differ in size by one at most, so none is much smaller than the rest.
-    Set `epoch` before iterating, and `first_batch` to begin later in it. Of several processes each gets its share of
-    every batch.
+    Every rank gets its share of every batch.
+
+    Args:
+        lengths: frames of each utterance.
+        batch_size: utterances per batch, over all ranks; at least twice `world_size`, else shares would be empty.
+        seed: of shuffling and speeds; None, for evaluation, sorts by length, longest first, changes no speed, and gives
+            each rank every `world_size`-th batch whole.
+        speed: largest deviation of the speed from 1.
+        rank: of this process.
+        world_size: number of processes.
+
+    Attributes:
+        epoch: to be set before iterating, from 1.
+        first_batch: position in the epoch to begin at.
     """
 
     POOL = 100
@@ -34,21 +46,18 @@ class BucketSampler(Sampler[list[Item]]):
         seed: int | None = None,
         speed: float = 0.0,
         rank: int = 0,
-        size: int = 1,
+        world_size: int = 1,
     ):
-        """seed: None sorts by length, longest first, and changes nothing: for evaluation. Then a process gets whole
-        batches, every `size`-th one. `size` is at most half of `batch_size`, else shares would be empty.
-        """
         self.lengths = torch.tensor(lengths, dtype=torch.float)
         self.batch_size, self.seed, self.speed, self.epoch = batch_size, seed, speed, 0
-        self.rank, self.size, self.first_batch = rank, size, 0
+        self.rank, self.world_size, self.first_batch = rank, world_size, 0
 
     def __len__(self) -> int:
         batches = sum(-(-pool // self.batch_size) for pool in self._pools(len(self.lengths)))
-        return len(range(self.rank, batches, self.size)) if self.seed is None else batches
+        return len(range(self.rank, batches, self.world_size)) if self.seed is None else batches
 
     def _pools(self, N: int) -> list[int]:
-        """Sizes of the pools: all full of whole batches, the last one a little larger or smaller."""
+        """Sizes of the pools of `N` utterances: whole batches in all, but for the last one."""
         if self.seed is None:
             return [N]
         size = self.POOL * self.batch_size
@@ -59,7 +68,7 @@ class BucketSampler(Sampler[list[Item]]):
         N = len(self.lengths)
         if self.seed is None:
             order = self.lengths.argsort(descending=True, stable=True)
-            batches = order.split(self.batch_size)[self.rank :: self.size]
+            batches = order.split(self.batch_size)[self.rank :: self.world_size]
             yield from ([Item(index) for index in batch.tolist()] for batch in batches)
             return
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
@@ -70,5 +79,5 @@ class BucketSampler(Sampler[list[Item]]):
         for pool in pools:
             batches += pool[lengths[pool].argsort(stable=True)].tensor_split(-(-len(pool) // self.batch_size))
         for position in torch.randperm(len(batches), generator=generator).tolist()[self.first_batch :]:
-            share = batches[position][self.rank :: self.size].tolist()
+            share = batches[position][self.rank :: self.world_size].tolist()
             yield [Item(index, self.epoch, float(speeds[index])) for index in share]

@@ -12,12 +12,16 @@ _INDEX = {token: index for index, token in enumerate(VOCABULARY)}
 
 
 def encode(text: str) -> list[int]:
-    """`<sos>`, the characters of `text`, `<eos>`, as token indices. Raises KeyError outside the vocabulary."""
+    """Token indices of `<sos>`, the characters of `text`, `<eos>`.
+
+    Raises:
+        KeyError: a character is not in the vocabulary.
+    """
     return [SOS, *(_INDEX[character] for character in text), EOS]
 
 
 def decode(tokens: Iterable[int]) -> str:
-    """Text of a token sequence: cut at the first `<eos>`, other special tokens left out."""
+    """Text of a token sequence up to the first `<eos>`; other special tokens are left out."""
     text = []
     for token in tokens:
         if token == EOS:
@@ -37,7 +41,7 @@ def _plain(text: str) -> str:
 
 
 def spellable(text: str) -> str:
-    """Any text in the vocabulary's characters: upper case, what is unknown left out, words a space apart."""
+    """`text` in the vocabulary's characters: upper case, unknown ones left out, single spaces between words."""
     words = "".join(letter if letter in CHARACTERS else " " * letter.isspace() for letter in _plain(text))
     return " ".join(words.split())
 
