@@ -1,7 +1,7 @@
 """Trains a language model on the transcripts and finds the decoding weights on dev; test.py then uses both.
 
 python tune.py                                   # data.train's transcripts, data.dev, runs/NAME/best.pt
-python tune.py --text more.txt                   # language model from the transcripts and a file, a sentence a line
+python tune.py --text more.txt                   # language model from the transcripts and a file, one sentence per line
 python tune.py --checkpoint a.pt b.pt run.name=both     # for an ensemble; then test.py with the same arguments
 
 Writes runs/NAME/lm.pt and runs/NAME/decoding.yaml. Text of dev or test never reaches the language model.
@@ -15,7 +15,9 @@ from utils.cli import run_command
 
 def parse_arguments() -> DecodingArguments:
     parser = command_parser(__doc__)
-    parser.add_argument("--text", type=Path, metavar="FILE", help="more text for the language model, a sentence a line")
+    parser.add_argument(
+        "--text", type=Path, metavar="FILE", help="more text for the language model, one sentence per line"
+    )
     parser.add_argument("--order", type=int, default=8, help="characters of the n-grams (default: %(default)s)")
     return parse_decoding_arguments(parser)
 
@@ -54,14 +56,18 @@ from utils.vocabulary import decode, spellable
 CTC_WEIGHTS = [step / 10 for step in range(11)]
 LM_WEIGHTS = [step / 10 for step in range(9)]
 LENGTH_REWARDS = [step / 5 for step in range(9)]
-NBEST = 16  # hypotheses an utterance that the weights choose among
-SEARCH = Weights(0.3, 0.2, 0.8)  # the search that finds them: some of each, so that all kinds are among them
+NBEST = 16  # hypotheses per utterance that the weights choose among
+SEARCH = Weights(0.3, 0.2, 0.8)  # of the search that finds them: some of each source
 
 logger = logging.getLogger(f"las.{__name__}")
 
 
 def read_texts(config: Config, file: Path | None) -> list[str]:
-    """Training transcripts, and the lines of `file` with what the vocabulary lacks left out."""
+    """The training transcripts, and the lines of `file` without the characters that the vocabulary lacks.
+
+    Raises:
+        UserError: `file` cannot be read, or there is no text at all.
+    """
     texts, bad = [], 0
     for name in config.data.train:
         for path in find_partition(config.data.root, name).transcripts or ():
@@ -83,16 +89,16 @@ def read_texts(config: Config, file: Path | None) -> list[str]:
 
 
 class NBest(NamedTuple):
-    """Hypotheses of all utterances and what speaks for them; rows are filled up with length 1 and distance 0."""
+    """N-best lists of `N` utterances, padded to `K` hypotheses with length 1 and distance 0."""
 
-    evidence: SourceScores  # (N, K)
+    scores: SourceScores  # (N, K)
     distances: Tensor  # (N, K) to the reference
-    real: Tensor  # (N, K)
-    tokens: list[list[list[int]]]
+    real: Tensor  # (N, K), False on padding
+    tokens: list[list[list[int]]]  # of each hypothesis
 
 
 def collect(recogniser: Recogniser, corpus: Corpus, device: torch.device) -> NBest:
-    """One beam search over the corpus, and the evidence for all that it found."""
+    """N-best lists of a corpus from one beam search, with their scores by source."""
 
     def decode_batch(
         encoded: tuple[EncodedUtterances, ...], limits: Tensor
@@ -107,26 +113,26 @@ def collect(recogniser: Recogniser, corpus: Corpus, device: torch.device) -> NBe
         torch.tensor([distance(text, decode(hypothesis)) for hypothesis in hypotheses])
         for text, hypotheses in zip(corpus.transcripts, tokens, strict=True)
     ]
-    evidence = SourceScores(
+    scores = SourceScores(
         *(
             pad_sequence(list(values), batch_first=True, padding_value=padding)
             for values, padding in zip(zip(*(each for _, each in found), strict=True), (0, 0, 0, 1), strict=True)
         )
     )
     real = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in distances], batch_first=True)
-    return NBest(evidence, pad_sequence(distances, batch_first=True), real, tokens)
+    return NBest(scores, pad_sequence(distances, batch_first=True), real, tokens)
 
 
 def best_weights(nbest: NBest, ctc_weights: Sequence[float], lm_weights: Sequence[float]) -> Weights:
     """The weights under which the best-scored hypotheses have the least mean distance.
 
-    A point of the grid counts with its neighbours: one that is good by luck alone has bad ones.
+    The mean distance is smoothed over neighbouring points of the grid: a point that is good by luck has bad neighbours.
     """
     axes = (ctc_weights, lm_weights, LENGTH_REWARDS)
     grid = [Weights(*point) for point in itertools.product(*axes)]
     means = []
     for weights in grid:
-        best = combine(nbest.evidence, weights).masked_fill(~nbest.real, float("-inf")).argmax(1, keepdim=True)
+        best = combine(nbest.scores, weights).masked_fill(~nbest.real, float("-inf")).argmax(1, keepdim=True)
         means.append(nbest.distances.gather(1, best).double().mean())
     cube = torch.stack(means).view(1, 1, *map(len, axes))
     smooth = F.avg_pool3d(F.pad(cube, (1,) * 6, mode="replicate"), kernel_size=3, stride=1)
@@ -134,9 +140,9 @@ def best_weights(nbest: NBest, ctc_weights: Sequence[float], lm_weights: Sequenc
 
 
 def best_rank(nbest: NBest, weights: Weights, texts: Sequence[str]) -> str:
-    """`mbr` where it is better than `likelihood` on these lists."""
-    scores = combine(nbest.evidence, weights)
-    logs = combine(nbest.evidence, weights._replace(length_reward=0.0))
+    """mbr if it is better than likelihood on these lists, else likelihood."""
+    scores = combine(nbest.scores, weights)
+    logs = combine(nbest.scores, weights._replace(length_reward=0.0))
     total = dict.fromkeys(RANKERS, 0)
     for row, (hypotheses, text) in enumerate(zip(nbest.tokens, texts, strict=True)):
         beam = [Hypothesis(tokens, float(scores[row, k]), float(logs[row, k])) for k, tokens in enumerate(hypotheses)]

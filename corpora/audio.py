@@ -1,4 +1,4 @@
-"""Recordings to samples, samples to features, long recordings to pieces."""
+"""Audio: reading and resampling recordings, computing features, cutting long recordings at pauses."""
 
 import math
 import re
@@ -30,9 +30,17 @@ SMOOTHING = 10  # hops: closures of plosives are no pauses
 
 
 def make_feature_config(features: str, lowest: float, highest: float) -> FeatureConfig:
-    """`mel28` (or `28`): so many log mel bands; `mfcc13`: so many cepstra of 40 bands or as many as they need.
+    """A feature configuration from the makers' arguments.
 
-    The window is padded to an FFT that gives each band a frequency of its own. Raises UserError for anything else.
+    The window is padded to an FFT that gives each band a frequency of its own.
+
+    Args:
+        features: mel28 (or 28), so many log mel bands; mfcc13, so many cepstra of 40 bands, or of as many as needed.
+        lowest: Hz, lower edge of the bands.
+        highest: Hz, upper edge of the bands.
+
+    Raises:
+        UserError: names the argument, what was found and what was expected.
     """
     match = re.fullmatch(r"(mel|mfcc)?([1-9]\d{0,3})", features)
     if not match:
@@ -80,12 +88,20 @@ def _resampler(old: int, new: int) -> torchaudio.transforms.Resample:
 
 
 def resample(speech: np.ndarray, old: int, new: int) -> np.ndarray:
-    """Samples `(N,)` at `old` a second to `new` a second."""
+    """Samples `(N,)` at a rate of `old` Hz, resampled to `new` Hz."""
     return speech if old == new else _resampler(old, new)(torch.from_numpy(speech)).numpy()
 
 
 def features_of(speech: np.ndarray, feature_config: FeatureConfig) -> np.ndarray:
-    """Mono samples `(N,)` in -1..1 at `recipe.rate` to features `(T, D)` float32; N above `fft / 2`."""
+    """Features of mono speech.
+
+    Args:
+        speech: `(N,)`, samples in -1..1 at the configuration's sample rate, more than half of `n_fft`.
+        feature_config: how features are computed.
+
+    Returns:
+        `(T, D)` float32.
+    """
     transformed = _transform(feature_config)(torch.from_numpy(speech))
     if not feature_config.n_mfcc:
         transformed = torch.log(transformed + FLOOR)
@@ -93,7 +109,11 @@ def features_of(speech: np.ndarray, feature_config: FeatureConfig) -> np.ndarray
 
 
 def read_speech(path: Path, feature_config: FeatureConfig) -> np.ndarray:
-    """Any sound file that libsndfile reads, its channels' mean, at the recipe's rate. Raises BadFile."""
+    """Samples `(N,)` of a sound file, the mean of its channels, at the configuration's sample rate.
+
+    Raises:
+        BadFile: libsndfile cannot read it, or it is too short, not finite, or of an odd rate.
+    """
     if not path.is_file():
         raise BadFile("a folder" if path.is_dir() else "no such file", "an audio file")
     try:
@@ -107,7 +127,7 @@ def read_speech(path: Path, feature_config: FeatureConfig) -> np.ndarray:
     if not np.isfinite(speech).all():
         raise BadFile("samples that are not finite", "numbers between -1 and 1")
     if rate * feature_config.sample_rate > MAX_RATIO * math.gcd(rate, feature_config.sample_rate) ** 2:
-        raise BadFile(f"{rate} samples a second", "a usual number, such as 8000, 16000, 22050, 44100 or 48000")
+        raise BadFile(f"{rate} samples per second", "a usual number, such as 8000, 16000, 22050, 44100 or 48000")
     return resample(speech, rate, feature_config.sample_rate)
 
 
@@ -115,7 +135,7 @@ def read_speech(path: Path, feature_config: FeatureConfig) -> np.ndarray:
 
 
 def loudness(speech: np.ndarray, hop: int) -> np.ndarray:
-    """dB of full scale of every `hop` samples, smoothed: `(ceil(N / hop),)`."""
+    """Smoothed loudness of `speech (N,)` in dB of full scale, one value per `hop` samples: `(ceil(N / hop),)`."""
     padded = np.pad(speech.astype(np.float64) - speech.mean(), (0, -len(speech) % hop))
     power = (padded**2).reshape(-1, hop).mean(axis=1)
     around = np.convolve(np.pad(power, SMOOTHING // 2, mode="edge"), np.ones(SMOOTHING) / SMOOTHING, mode="valid")
@@ -123,11 +143,18 @@ def loudness(speech: np.ndarray, hop: int) -> np.ndarray:
 
 
 def cut_at_pauses(speech: np.ndarray, rate: int, longest: float = LONGEST) -> list[tuple[int, int]]:
-    """Pieces of a recording, samples `[start, end)` in order, of at most `longest` seconds, each with speech in it.
+    """Cuts a recording into pieces with speech in them.
 
-    Speech is what is louder than a third of the way, in dB, from the quietest twentieth to the loudest. Pieces end in
-    long pauses; what is longer than allowed is parted in its longest pause, or, where nobody paused, where it is
-    quietest. No piece: nothing is loud enough to be heard.
+    Speech is what is louder than a third of the way, in dB, from the quietest twentieth to the loudest. Pieces end at
+    long pauses; one that is too long is split at its longest pause, or, if nobody paused, where it is quietest.
+
+    Args:
+        speech: `(N,)` samples.
+        rate: Hz.
+        longest: seconds of a piece, at most.
+
+    Returns:
+        Samples `[start, end)` of each piece, in order; none if nothing is loud enough to be heard.
     """
     hop = rate // 100
     level = loudness(speech, hop)
@@ -154,7 +181,7 @@ def cut_at_pauses(speech: np.ndarray, rate: int, longest: float = LONGEST) -> li
 
 
 def _apart(spans: list[tuple[int, int]], silence: int) -> list[list[tuple[int, int]]]:
-    """Groups of spans between which nobody speaks for `silence` hops or more."""
+    """Groups of spans with at least `silence` hops between two groups."""
     groups = [[spans[0]]]
     for span in spans[1:]:
         if span[0] - groups[-1][-1][1] >= silence:
@@ -164,7 +191,7 @@ def _apart(spans: list[tuple[int, int]], silence: int) -> list[list[tuple[int, i
 
 
 def _part(spans: list[tuple[int, int]], level: np.ndarray, longest: int) -> list[tuple[int, int]]:
-    """One piece, or, where that is longer than `longest`, those of its two halves around the best place to cut."""
+    """One piece, or, if it is longer than `longest`, the pieces of its two parts around the best place to cut."""
     start, end = spans[0][0], spans[-1][1]
     if end - start <= longest:
         return [(start, end)]

@@ -1,4 +1,4 @@
-"""What is read of a corpus and what must hold for it: each file by itself, then all of them together."""
+"""Reading and checking the files of a corpus: each by itself, then all of them together."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -13,31 +13,32 @@ from utils.errors import BadFile, UserError
 from utils.features import FeatureFormat
 from utils.vocabulary import CHARACTERS
 
-READERS = 16  # threads that read files: a network disk answers slowly, but many at a time
+READERS = 16  # threads that read files: a network disk answers slowly, but many requests at a time
 LISTED = 100  # findings shown on screen; all of them are in the report's file
 
 
 @dataclass
 class UtteranceRecord:
-    """One utterance as read: what could be read of it, and what is wrong with it, a line a finding."""
+    """One utterance as it was read."""
 
     features: np.ndarray | None = None  # 2-D, as stored; None where they are not kept
     shape: tuple[int, int] | None = None
     text: str | None = None
-    findings: list[str] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)  # a line for everything that is wrong with it
 
     def complain(self, path: Path, found: str, expected: str) -> None:
+        """Adds a finding."""
         self.findings.append(complaint(path, found, expected))
 
 
 def complaint(path: Path, found: str, expected: str) -> str:
-    """A line of a report."""
+    """A finding as a line of the report."""
     return f"  {str(path)!r}: found {found}; expected {expected}"
 
 
 @dataclass
 class PartitionIndex:
-    """What was read of many utterances, without their features, in little memory."""
+    """Shapes, texts and findings of many utterances, without their features, in little memory."""
 
     shapes: np.ndarray  # (N, 2) int64, as stored; 0 where they could not be read
     texts: list[str]  # empty where there is none that could be read
@@ -67,9 +68,13 @@ class PartitionIndex:
 
 
 def _load(path: Path) -> np.ndarray:
-    """One .npy array. Nothing is unpickled, and no more memory is taken than the file has bytes."""
+    """The array of a .npy file, mapped; nothing is unpickled, whatever its header claims.
+
+    Raises:
+        BadFile: the file cannot be used.
+    """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = _load_retrying(path)
     except FileNotFoundError:
         raise BadFile("no file", "one of the same name as its pair") from None
     except EOFError:
@@ -88,8 +93,27 @@ def _load(path: Path) -> np.ndarray:
     return array
 
 
+def _load_retrying(path: Path, attempts: int = 5) -> np.ndarray:
+    """np.load, again where Python's parser fails for another thread's sake.
+
+    Python 3.11 and 3.12 may raise SystemError ("AST constructor recursion depth mismatch") when several threads parse
+    headers at once (github.com/python/cpython/issues/106905): the file is fine.
+    """
+    while True:
+        attempts -= 1
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except SystemError:
+            if not attempts:
+                raise
+
+
 def read_features(path: Path) -> np.ndarray:
-    """A feature file as it is stored: 2-D, float32. Raises BadFile."""
+    """The features of a file as they are stored: 2-D, float32.
+
+    Raises:
+        BadFile: the file cannot be used.
+    """
     array = _load(path)
     if array.ndim != 2 or array.dtype.kind not in "fiu":
         raise BadFile(f"a {array.ndim}-D array of {array.dtype}", "a 2-D array of numbers, frames by dimensions")
@@ -99,7 +123,11 @@ def read_features(path: Path) -> np.ndarray:
 
 
 def read_transcript(path: Path) -> str:
-    """A transcript file as text, `<sos>` and `<eos>` taken off where they are. Raises BadFile."""
+    """The text of a transcript file, without `<sos>` and `<eos>`.
+
+    Raises:
+        BadFile: the file cannot be used.
+    """
     array = _load(path)
     if array.ndim != 1 or array.dtype.kind != "U":
         raise BadFile(f"a {array.ndim}-D array of {array.dtype}", "a 1-D array of text, one token an element")
@@ -121,7 +149,7 @@ def read_transcript(path: Path) -> str:
 
 
 def read_utterance(features: Path, transcript: Path | None) -> UtteranceRecord:
-    """A pair of files, or features alone, each checked by itself."""
+    """Reads a pair of files, or features alone; whatever is wrong with them is a finding of the record."""
     record = UtteranceRecord()
     try:
         array = read_features(features)
@@ -142,20 +170,27 @@ def read_utterance(features: Path, transcript: Path | None) -> UtteranceRecord:
 
 
 def has_boundaries(path: Path) -> bool:
-    """Whether a (readable) transcript is stored with `<sos>` and `<eos>`."""
+    """Whether a transcript file, which can be read, is stored with `<sos>` and `<eos>`."""
     array = _load(path)
     return array.size > 0 and str(array.reshape(-1)[0]) == "<sos>"
 
 
 def infer_format(shapes: np.ndarray, normalize: str) -> FeatureFormat:
-    """The axis on which the files' shapes `(N, 2)` agree is the feature axis; where both do, the shorter one."""
+    """The feature format of files of these `shapes (N, 2)`.
+
+    The axis on which they agree is the feature axis; if they agree on both, the shorter one.
+    """
     rows, columns = (Counter(shapes[:, axis].tolist()).most_common(1)[0] for axis in (0, 1))
     time_first = columns[1] > rows[1] or (columns[1] == rows[1] and columns[0] <= rows[0])
     return FeatureFormat((columns if time_first else rows)[0], time_first, normalize)
 
 
 def check_shapes(contents: PartitionIndex, features: PathList, expected: FeatureFormat) -> None:
-    """Adds a finding where the feature dimension is not the expected one. Raises UserError where it never is."""
+    """Adds a finding for each file whose feature dimension is not the expected one.
+
+    Raises:
+        UserError: no file has the expected dimension.
+    """
     axis = 1 if expected.time_first else 0
     shape = f"(T, {expected.dim})" if expected.time_first else f"({expected.dim}, T)"
     wrong = np.flatnonzero(contents.readable & (contents.shapes[:, axis] != expected.dim)).tolist()
@@ -173,7 +208,14 @@ def check_shapes(contents: PartitionIndex, features: PathList, expected: Feature
 def check_lengths(
     contents: PartitionIndex, transcripts: PathList, expected: FeatureFormat, character_limit: Callable[[int], int]
 ) -> None:
-    """Adds a finding where a text is too long for its frames."""
+    """Adds a finding for each text that is too long for its frames.
+
+    Args:
+        contents: of the files.
+        transcripts: their paths.
+        expected: feature format of the corpus.
+        character_limit: how many characters, doubled ones counted twice, the model can align to a number of frames.
+    """
     frames = contents.shapes[:, 0 if expected.time_first else 1].tolist()
     for index, text in enumerate(contents.texts):
         if not (text and frames[index]):
@@ -187,7 +229,7 @@ def check_lengths(
 
 
 def list_findings(findings: list[str], name: str, total: int, report: Path | None) -> str:
-    """The findings as text, the first of them; all of them in the file `report`."""
+    """The first findings as text; all of them go into the file `report`."""
     if report is not None:
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text("\n".join(findings) + "\n", encoding="utf-8")
@@ -195,7 +237,7 @@ def list_findings(findings: list[str], name: str, total: int, report: Path | Non
 
 
 def first_findings(findings: Sequence[str], report: Path | None) -> str:
-    """The first `LISTED` lines of a list, how many more there are, and in which file."""
+    """The first `LISTED` findings, how many more there are, and in which file."""
     lines = list(findings[:LISTED])
     if len(findings) > LISTED:
         lines.append(f"  ... and {len(findings) - LISTED} more" + (f", all in {report}" if report else ""))

@@ -1,4 +1,4 @@
-"""Utterances, audio and text, to a partition in the Kaggle layout: what every maker of a corpus shares."""
+"""Corpus makers: what they share, from utterances of audio and text to a partition in the Kaggle layout."""
 
 import argparse
 import logging
@@ -24,20 +24,20 @@ logger = logging.getLogger(f"las.{__name__}")
 
 
 class Utterance(NamedTuple):
-    """id: its files' name.   source: where its text stands, for messages."""
+    """An utterance to make features and a transcript of."""
 
-    id: str
+    id: str  # name of its files
     audio: Path
     text: str
-    source: str
+    source: str  # file and line of its text, for messages
 
 
 class Found(NamedTuple):
-    """The utterances of a partition, and what is wrong with others, a line each."""
+    """A partition that a maker has found."""
 
     name: str
     utterances: list[Utterance]
-    findings: list[str]
+    findings: list[str]  # a line for each utterance that cannot be used
 
 
 def make_corpus(
@@ -47,10 +47,19 @@ def make_corpus(
     jobs: int,
     skip_bad: bool,
 ) -> None:
-    """Partitions with features by `feature_config`, below `out`, `jobs` utterances at a time.
+    """Writes partitions in the Kaggle layout. All files are whole or absent, so it can be interrupted and run again.
 
-    What is there already is not made again, unless its text has changed. All files are whole or not there.
-    Raises UserError where `out` holds features of another recipe, and, at the end, with all that was bad.
+    Features that are there already are not made again; a transcript is, if its text has changed.
+
+    Args:
+        partitions: utterances to write.
+        out: folder of the corpus.
+        feature_config: how features are computed.
+        jobs: utterances at a time.
+        skip_bad: whether to go on without utterances that cannot be used.
+
+    Raises:
+        UserError: `out` holds features of another configuration; or, once everything else is written, the findings.
     """
     write_feature_config(out, feature_config)
     torch.set_num_threads(1)  # each of the jobs has an utterance of its own to work on
@@ -84,7 +93,7 @@ def make_corpus(
 
 
 def _fit(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:
-    """Those that have a name of their own and a text that can be spelled, and what is wrong with the others."""
+    """The utterances with a unique id and a text that can be spelled, and a finding for each of the others."""
     fit, findings = {}, []
     for utterance in utterances:
         if utterance.id in fit:
@@ -97,7 +106,7 @@ def _fit(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:
 
 
 def _make(name: str, utterances: Sequence[Utterance], out: Path, feature_config: FeatureConfig, jobs: int) -> list[str]:
-    """Files of all utterances; what went wrong, a line each."""
+    """Writes the files of all utterances and returns a finding for each that failed."""
     for kind in ("mfcc", "transcripts"):
         (out / kind).mkdir(parents=True, exist_ok=True)
 
@@ -109,7 +118,7 @@ def _make(name: str, utterances: Sequence[Utterance], out: Path, feature_config:
                 _save(features, features_of(read_speech(utterance.audio, feature_config), feature_config))
         except BadFile as bad:
             return f"{utterance.audio}: {bad}"
-        if not _says(transcript, text):
+        if not _has_text(transcript, text):
             _save(transcript, np.array(["<sos>", *text, "<eos>"]))
         return None
 
@@ -121,7 +130,7 @@ def _make(name: str, utterances: Sequence[Utterance], out: Path, feature_config:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for all that is left
 
 
-def _says(transcript: Path, text: str) -> bool:
+def _has_text(transcript: Path, text: str) -> bool:
     try:
         return read_transcript(transcript) == text
     except BadFile:  # or none
@@ -134,7 +143,7 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def maker_parser(description: str) -> argparse.ArgumentParser:
-    """The arguments that all makers share."""
+    """An argument parser with the arguments that all makers share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--features",
@@ -152,6 +161,7 @@ def maker_parser(description: str) -> argparse.ArgumentParser:
 
 
 def parse_maker_arguments(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, FeatureConfig]:
+    """The arguments, and the feature configuration they ask for. Raises UserError for one that cannot be."""
     args = parser.parse_args()
     if args.jobs < 1:
         raise UserError(f"--jobs: found {args.jobs}, expected 1 or more")

@@ -100,7 +100,7 @@ WORDS = {
 
 
 def make_sentences(count: int, generator: random.Random, seen: set[str]) -> list[str]:
-    """`count` sentences, lower case, none of them in `seen`, to which they are added."""
+    """Draws `count` sentences, lower case, that are not in `seen`, and adds them to it."""
     templates = TEMPLATES.strip().splitlines()
     sentences: list[str] = []
     while len(sentences) < count:
@@ -144,7 +144,18 @@ class Synthesiser:
         return 0
 
     def speak(self, text: str, voice: str, rate: int, pitch: int, pitch_range: int) -> np.ndarray:
-        """Mono samples in -1..1 at `sample_rate`. rate: words a minute.   pitch, pitch_range: 0 to 99."""
+        """Synthesises a sentence.
+
+        Args:
+            text: of the sentence.
+            voice: name of an eSpeak NG voice.
+            rate: words per minute.
+            pitch: 0 to 99.
+            pitch_range: 0 to 99.
+
+        Returns:
+            Mono samples `(N,)` in -1..1 at `sample_rate`.
+        """
         if self.library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise UserError(f"eSpeak NG has no voice {voice!r}: the version in requirements.txt has")
         for parameter, value in ((self.RATE, rate), (self.PITCH, pitch), (self.RANGE, pitch_range)):
@@ -157,7 +168,7 @@ class Synthesiser:
 
 
 def make_corpus(root: Path, sizes: dict[str, int] = SIZES, seed: int = SEED) -> None:
-    """Partitions `train`, `dev` and `test` under `root`, in the layout of F23."""
+    """Writes partitions `train`, `dev` and `test` under `root`, in the layout of F23; nothing if they are there."""
     made = root / "made.json"
     recipe = {"seed": seed, "sizes": sizes}
     write_feature_config(root, FEATURES)

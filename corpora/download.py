@@ -41,10 +41,20 @@ def download(
     checksums: Mapping[str, str] = CHECKSUMS,
     wait: float = WAIT,
 ) -> None:
-    """`folder/part` with the audio and transcripts of `part`; nothing is done where it is there.
+    """Fetches, verifies and unpacks a part of LibriSpeech into `folder/part`; does nothing if it is there.
 
-    The archive, `PART.tar.gz.part` until it is whole, goes once it is unpacked; one that is there is not fetched again.
-    Raises UserError where it cannot be had, or is another; run again, it goes on.
+    An interrupted download, `PART.tar.gz.part`, is resumed; a complete archive is not fetched again, and is removed
+    once it is unpacked.
+
+    Args:
+        part: a key of `checksums`.
+        folder: to unpack into.
+        base: URL of the folder with the archives.
+        checksums: MD5 of each part's archive.
+        wait: seconds between attempts.
+
+    Raises:
+        UserError: the archive cannot be fetched, or is not the one that was expected.
     """
     if (folder / part).is_dir():
         logger.info(f"{folder / part}: is there already")
@@ -62,7 +72,7 @@ def download(
 
 
 def _fetch(url: str, partial: Path, wait: float) -> None:
-    """All bytes of `url` into `partial`, after those that are there."""
+    """Downloads `url` into `partial`, resuming after the bytes that are there."""
     attempt = 0
     while True:
         before = partial.stat().st_size if partial.exists() else 0
@@ -87,7 +97,7 @@ def _fetch(url: str, partial: Path, wait: float) -> None:
 
 
 def _continue(url: str, partial: Path, there: int) -> bool:
-    """Appends what the server still has to give. Whether that was all."""
+    """Appends the rest of `url` to the first `there` bytes; whether the file is complete now."""
     request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
@@ -119,7 +129,7 @@ def _verify(archive: Path, checksum: str) -> None:
 
 
 def _unpack(archive: Path, part: str, folder: Path) -> None:
-    """`LibriSpeech/PART/` of the archive as `folder/PART`, which is whole or not there."""
+    """Unpacks `LibriSpeech/PART/` of the archive as `folder/PART`, which is complete or absent."""
     temporary = folder / f".{part}.unpacking"
     shutil.rmtree(temporary, ignore_errors=True)
     try:

@@ -2,7 +2,7 @@
 
     python -m corpora.folder AUDIO table.tsv data/mine --name train
 
-The table has a line an utterance: the audio's path inside AUDIO, a tab, its text. Audio is whatever libsndfile reads
+The table has one line per utterance: the audio's path inside AUDIO, a tab, its text. Audio is whatever libsndfile reads
 (flac, wav, mp3, ogg), at any rate. Texts become upper case; accents, and what is neither a letter nor an apostrophe,
 are left out, so write numbers as words. What is there already is not made again.
 """
@@ -16,7 +16,11 @@ from utils.errors import UserError
 
 
 def find_utterances(audio: Path, table: Path, name: str) -> Found:
-    """Every line of `table` whose audio is there. Raises UserError where the table or the folder cannot be read."""
+    """The utterances of a partition: every line of `table`, with its audio.
+
+    Raises:
+        UserError: the table or the folder cannot be read, or no line can be used.
+    """
     if not audio.is_dir():
         raise UserError(f"{audio}: found no such folder, expected one of audio")
     try:

@@ -1,4 +1,4 @@
-"""Where the competition's files lie, and how one of them is read: the layouts of the semesters, as they were found.
+"""Where the competition's files lie: the layouts of the semesters.
 
 A partition is a folder of feature files and, except for the test set, a folder of transcripts of the same names.
 """
@@ -87,21 +87,21 @@ class PathList(Sequence[Path]):
 
 @dataclass(frozen=True)
 class Partition:
-    """The files of one partition, features in the competition's order: sorted file names.
-
-    transcripts: path for each feature file (it may not exist), or None for a partition without transcripts.
-    orphans: transcripts that have no features.
-    """
+    """The files of one partition."""
 
     name: str
     layout: Layout
-    features: PathList
-    transcripts: PathList | None
-    orphans: PathList
+    features: PathList  # in the competition's order: sorted by file name
+    transcripts: PathList | None  # a path for each feature file, which may not exist; None without transcripts
+    orphans: PathList  # transcripts without features
 
 
 def detect_layout(root: Path) -> Layout:
-    """The layout of a data root, from its first partition with transcripts. Raises UserError where there is none."""
+    """The layout of a data root, recognised by its first partition with transcripts.
+
+    Raises:
+        UserError: there is no such folder, or no layout in it; says how to get the data.
+    """
     if not root.is_dir():
         raise UserError(f"data.root: found no folder {root}.\n{DOWNLOAD}")
     partitions = sorted(folder for folder in root.iterdir() if folder.is_dir())
@@ -115,7 +115,11 @@ def detect_layout(root: Path) -> Layout:
 
 
 def find_partition(root: str | Path, name: str) -> Partition:
-    """The files of partition `name` under `root`. Raises UserError that says what is there instead."""
+    """The files of partition `name` under `root`.
+
+    Raises:
+        UserError: there is no such partition, or no feature file in it; says what is there instead.
+    """
     root = Path(root)
     layout = detect_layout(root)
     features_dir = root / name / layout.features
@@ -127,7 +131,7 @@ def find_partition(root: str | Path, name: str) -> Partition:
         )
     names = _arrays_in(features_dir)
     if not names:
-        raise UserError(f"{features_dir}: found no .npy file, expected one an utterance")
+        raise UserError(f"{features_dir}: found no .npy file, expected one per utterance")
     transcripts_dir = root / name / layout.transcripts
     if not transcripts_dir.is_dir():
         names = _test_order(root / name, names)
@@ -142,7 +146,7 @@ def _arrays_in(folder: Path) -> list[str]:
 
 
 def _test_order(folder: Path, names: list[str]) -> list[str]:
-    """S22 ships the submission's row order in `test_order.csv`, column `file`; elsewhere it is sorted order."""
+    """The submission's row order: column `file` of `test_order.csv`, which S22 ships; elsewhere sorted names."""
     path = folder / "test_order.csv"
     if not path.exists():
         return names

@@ -18,7 +18,7 @@ from utils.errors import UserError
 
 
 def find_utterances(folder: Path) -> Found:
-    """Every line of the transcript files below `folder` with its audio."""
+    """The utterances of a partition: every line of the transcript files below `folder`, with its audio."""
     utterances, findings = [], []
     for transcripts in sorted(folder.rglob("*.trans.txt")):
         audio = {path.stem: path for path in transcripts.parent.iterdir() if path.suffix.lower() in AUDIO}
@@ -47,7 +47,11 @@ def find_utterances(folder: Path) -> Found:
 
 
 def find_partitions(audio: Path) -> list[Found]:
-    """Raises UserError where there are none."""
+    """The partitions in a folder of LibriSpeech's layout.
+
+    Raises:
+        UserError: there are none.
+    """
     if not audio.is_dir():
         raise UserError(f"{audio}: found no such folder, expected a tree of audio in LibriSpeech's layout")
     folders = sorted(path for path in audio.iterdir() if path.is_dir() and not path.name.startswith("."))

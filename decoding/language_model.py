@@ -1,12 +1,12 @@
 """A character n-gram language model as an automaton in two tables: a step is one look-up for the whole beam.
 
-Interpolated Kneser-Ney (Kneser and Ney 1995; Chen and Goodman 1999, section 2.7, one discount an order):
+Interpolated Kneser-Ney (Kneser and Ney 1995; Chen and Goodman 1999, section 2.7, one discount per order):
 
     P(c | h) = max(n(h, c) - D, 0) / n(h) + D * T(h) / n(h) * P(c | h without its oldest character)
 
 `n` counts occurrences in the highest order and at the start of a text, else different characters before; `T(h)` is how
 many different characters follow `h`. On the few hundred thousand to few million characters of training transcripts this
-needs seconds and no tuning; a state is the longest context that the text holds.
+needs seconds and no tuning; a state is the longest context that the training text holds.
 """
 
 from collections.abc import Iterable
@@ -27,10 +27,10 @@ ALWAYS_KEPT = 3  # contexts up to this length
 
 
 class LanguageModel(NamedTuple):
-    """log_probs: `(C, V)` float32 of what follows each context.   following: `(C, V)` int32, the context after that."""
+    """Tables of `C` contexts; a state is a position in them."""
 
-    log_probs: Tensor
-    following: Tensor
+    log_probs: Tensor  # (C, V) float32, of the character after each context
+    following: Tensor  # (C, V) int32, the context after that character
 
     def to(self, device: torch.device) -> "LanguageModel":
         return LanguageModel(*(table.to(device) for table in self))
@@ -40,24 +40,27 @@ class LanguageModel(NamedTuple):
         return torch.zeros(rows, dtype=torch.int32, device=self.following.device)
 
     def step(self, token: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Reads `token (N,)`; log-probabilities `(N, V)` of what follows it, and the new state."""
+        """Log-probabilities `(N, V)` of what follows `token (N,)`, and the state after it `(N,)`."""
         state = self.following[state, token]
         return self.log_probs[state], state
 
 
 class _Level(NamedTuple):
-    """Contexts of one length, and what follows them, sorted."""
+    """The n-grams of one order, sorted."""
 
-    contexts: np.ndarray  # (C,)
+    contexts: np.ndarray  # (C,), their first n - 1 characters, each once
     grams: np.ndarray  # (G,), context * DIGIT + character
     counts: np.ndarray  # (G,)
 
 
 def train_language_model(texts: Iterable[str], order: int, max_contexts: int = 1_000_000) -> LanguageModel:
-    """Of n-grams up to `order` characters, at most MAX_ORDER.
+    """Counts n-grams and computes their probabilities.
 
-    Of contexts longer than three characters the rarest are forgotten until `max_contexts` are left: a million of them
-    take 250 MB.
+    Args:
+        texts: to learn from.
+        order: characters of the longest n-grams, at most MAX_ORDER.
+        max_contexts: the rarest contexts of more than three characters are dropped until so many are left; a million
+            of them take 250 MB.
     """
     tokens = [encode(text) for text in texts]
     position = np.concatenate([np.arange(len(text)) for text in tokens])
@@ -111,7 +114,7 @@ def _count(sequence: np.ndarray, position: np.ndarray, order: int, min_count: in
 
 
 def _probabilities(level: _Level, shorter: np.ndarray) -> np.ndarray:
-    """`P(c | h)` of all contexts `h` of a length, `(C, V)`; `shorter`: the same with the oldest character forgotten."""
+    """`P(c | h)` of all contexts `h` of one length, `(C, V)`; `shorter`: the same without their oldest character."""
     once, twice = (level.counts == 1).sum(), (level.counts == 2).sum()
     discount = once / (once + 2 * twice) if once and twice else 0.5
     row, character = np.searchsorted(level.contexts, level.grams // DIGIT), level.grams % DIGIT
@@ -127,7 +130,11 @@ def save_language_model(path: Path, model: LanguageModel) -> None:
 
 
 def load_language_model(path: Path) -> LanguageModel:
-    """Raises UserError for what `tune.py` did not write."""
+    """A language model that tune.py has written.
+
+    Raises:
+        UserError: the file is missing, damaged, something else, or of another vocabulary.
+    """
     found = read_file(path, "no language model; python tune.py makes it")
     if not isinstance(found, dict) or not found.keys() >= {*LanguageModel._fields, "vocabulary"}:
         raise UserError(f"{path}: found something else, expected a language model that tune.py wrote")

@@ -1,4 +1,4 @@
-"""Which of the hypotheses of a beam to answer with."""
+"""Rankers: which hypothesis of a beam is the answer."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,14 @@ from utils.vocabulary import decode
 
 
 def likelihood(hypotheses: Sequence[Hypothesis]) -> str:
-    """The text of the best score."""
+    """The text of the hypothesis with the best score."""
     return decode(hypotheses[0].tokens)
 
 
 def minimum_bayes_risk(hypotheses: Sequence[Hypothesis]) -> str:
-    """The text of the least expected Levenshtein distance, the competition's metric, to what was said.
+    """The text with the least expected Levenshtein distance, the competition's metric (Goel and Byrne 2000).
 
-    What was said is taken to be one of the hypotheses, each as probable as its log-probability says (Goel and Byrne
-    2000). Of equals, the one with the better score.
+    The expectation is over the hypotheses themselves, with their probabilities. Of equals, the better score wins.
     """
     texts = [decode(hypothesis.tokens) for hypothesis in hypotheses]
     probabilities = torch.tensor([hypothesis.log_probability for hypothesis in hypotheses]).double().softmax(0).tolist()

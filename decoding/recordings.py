@@ -1,4 +1,4 @@
-"""Recordings to texts, and to the time of each word, read off the attention."""
+"""Transcription of recordings, with the time of each word from the attention."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,38 +20,36 @@ from utils.errors import BadFile, UserError
 from utils.sampler import Item
 from utils.vocabulary import encode
 
-SHORTEST = 2.0  # seconds of the longest piece, whatever models are used to
+SHORTEST = 2.0  # seconds that a piece may always have, however short the training utterances were
 LEAST = 1e-4  # attention that counts as none: a character that looks elsewhere must not bend the path around it
 NEAR = 2  # steps on either side of the path whose attention counts for a character's time
 
 
 class Word(NamedTuple):
-    """start, end: seconds in the recording.   characters: where it stands in its piece's text."""
+    """A word and its time."""
 
     text: str
-    start: float
+    start: float  # seconds in the recording
     end: float
-    characters: slice
+    characters: slice  # of its piece's text
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What was said without a long pause.
+    """A part of a recording without a long pause."""
 
-    start, end: seconds in the recording.   features: `(T, D)`, not normalised.   attention: of the text's characters
-    and `<eos>`, heads averaged, `(U, S)`.
-    """
-
-    start: float
+    start: float  # seconds in the recording
     end: float
-    features: np.ndarray
+    features: np.ndarray  # (T, D), not normalised
     text: str
-    attention: np.ndarray
+    attention: np.ndarray  # (U, S), of the text's characters and <eos>, heads averaged
     words: list[Word]
 
 
 @dataclass(frozen=True)
 class Recording:
+    """A transcribed sound file."""
+
     path: Path
     seconds: float
     pieces: list[Piece]
@@ -129,7 +127,7 @@ def transcribe_recordings(
 
 @torch.no_grad()
 def attend(model: LAS, features: torch.Tensor, text: str) -> np.ndarray:
-    """Attention weights of each character of `text` and of `<eos>`, heads averaged, `(U, S)`; `features (T, D)`."""
+    """Attention weights `(U, S)` of each character of `text` and of `<eos>` on `features (T, D)`, heads averaged."""
     tokens = torch.tensor([encode(text)[:-1]], device=features.device)
     lengths = torch.tensor([len(features)], device=features.device)
     _, attention, _ = model(features.unsqueeze(0), lengths, tokens)
@@ -137,7 +135,7 @@ def attend(model: LAS, features: torch.Tensor, text: str) -> np.ndarray:
 
 
 def monotone_path(weights: np.ndarray) -> np.ndarray:
-    """The step each row of `weights (U, S)` belongs to, never falling: the path of the greatest product, `(U,)`."""
+    """The non-decreasing path through `weights (U, S)` with the greatest product: a step for each row, `(U,)`."""
     scores = np.log(np.maximum(weights, LEAST))
     steps, best, came_from = np.arange(scores.shape[1]), scores[0], []
     for row in scores[1:]:
@@ -151,9 +149,15 @@ def monotone_path(weights: np.ndarray) -> np.ndarray:
 
 
 def time_words(text: str, attention: np.ndarray, start: float, end: float) -> list[Word]:
-    """When each word of `text` is said, in a piece from `start` to `end` seconds whose `attention` is `(U, S)`.
+    """The time of each word of a piece's text.
 
-    A character lies where the attention near the path is, and reaches half way to its neighbours.
+    A character lies at the centre of the attention near the monotone path, and reaches half way to its neighbours.
+
+    Args:
+        text: of the piece.
+        attention: `(U, S)`, of the text's characters and `<eos>`.
+        start: of the piece, in seconds.
+        end: of the piece.
     """
     S = attention.shape[1]
     path = monotone_path(attention)

@@ -41,7 +41,7 @@ def _figure(panels: int, characters: int) -> tuple[Figure, Sequence]:
 
 
 def save_attention_maps(path: Path, maps: Sequence[AttentionMap], title: str) -> None:
-    """One panel an utterance, side by side, as PNG."""
+    """Draws one panel per utterance, side by side, as PNG."""
     figure, axes = _figure(len(maps), max(len(attention.characters) for attention in maps))
     for panel, attention in zip(axes, maps, strict=True):
         _draw(panel, attention, attention.utterance)
@@ -50,7 +50,7 @@ def save_attention_maps(path: Path, maps: Sequence[AttentionMap], title: str) ->
 
 
 def save_first_and_best(path: Path, first: AttentionMap, best: AttentionMap, titles: Sequence[str]) -> None:
-    """The same utterance after the first epoch and after the best one, as PNG."""
+    """Draws the same utterance after the first epoch and after the best one, as PNG."""
     figure, axes = _figure(2, len(best.characters))
     for panel, attention, title in zip(axes, (first, best), titles, strict=True):
         _draw(panel, attention, title)
@@ -59,12 +59,20 @@ def save_first_and_best(path: Path, first: AttentionMap, best: AttentionMap, tit
 
 
 def picture_of(folder: Path, epoch: int) -> Path:
-    """Where `draw_epoch` puts the maps of an epoch."""
+    """Path of the picture that `draw_epoch` draws of an epoch."""
     return folder / f"epoch-{epoch:03d}.png"
 
 
 def draw_epoch(folder: Path, epoch: int, maps: Sequence[AttentionMap], row: dict, is_best: bool) -> None:
-    """The maps of one epoch into `folder`, and of the first and the best epoch side by side. `row`: dev metrics."""
+    """Draws the maps of one epoch, and of the first and the best epoch side by side.
+
+    Args:
+        folder: for the pictures.
+        epoch: from 1.
+        maps: attention of the utterances that are drawn every epoch.
+        row: metrics of the epoch.
+        is_best: whether no epoch was better so far.
+    """
     folder.mkdir(exist_ok=True)
     title = f"epoch {epoch}: distance {row['dev_distance']:.2f}, monotonicity {row['dev_monotonicity']:.2f}"
     save_attention_maps(picture_of(folder, epoch), maps, title)
@@ -84,6 +92,7 @@ WIDEST = 500  # cells across that are kept; neighbours become one, the larger
 
 
 def keep_maps(folder: Path, epoch: int, maps: Sequence[AttentionMap]) -> None:
+    """Stores the maps of an epoch for the page: epoch-007.json, with a small grey PNG, in base64, for each."""
     folder.mkdir(exist_ok=True)
     kept = [
         {
@@ -99,7 +108,7 @@ def keep_maps(folder: Path, epoch: int, maps: Sequence[AttentionMap]) -> None:
 
 
 def _to_png(weights: np.ndarray) -> bytes:
-    """Grey is the square root of the weight, so that a flat map is a faint grey and not black."""
+    """A PNG with a pixel per cell; grey is the square root of the weight, so that a flat map is grey and not black."""
     U, S = weights.shape
     joined = -(-S // WIDEST)
     weights = np.pad(weights, ((0, 0), (0, -S % joined))).reshape(U, -1, joined).max(2)

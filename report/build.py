@@ -86,7 +86,7 @@ def _in_a_line(error: Exception) -> str:
 
 
 def fill_page(data: dict) -> str:
-    """The page with its style, its scripts and `data` in it. Nothing in `data` can become markup: it stays JSON."""
+    """The page with its style, its scripts and `data` in it; `data` stays JSON, nothing in it can become markup."""
     text = json.dumps(_finite(data), ensure_ascii=True, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -97,7 +97,7 @@ def fill_page(data: dict) -> str:
 
 
 def _finite(value: object) -> object:
-    """JSON has no NaN."""
+    """`value` with None for numbers that are not finite, which JSON does not have."""
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -109,7 +109,7 @@ def _finite(value: object) -> object:
 
 
 def gather(folder: Path) -> dict:
-    """All that the page shows."""
+    """Everything that the page shows, from the files in the folder of a run."""
     rows = _read_table(folder / "metrics.csv")
     settings, environment = (_read_yaml(folder / name) for name in ("config.yaml", "environment.yaml"))
     training = settings.get("training", {})
@@ -136,7 +136,7 @@ def gather(folder: Path) -> dict:
 
 
 def _read_table(path: Path) -> list[dict]:
-    """Rows without the cells that are empty, as in rows of a version that did not measure them."""
+    """The rows of a CSV file, each without its empty cells, as rows of older versions have."""
     if not path.exists():
         return []
     rows = pd.read_csv(path).to_dict("records")
@@ -148,7 +148,7 @@ def _read_yaml(path: Path) -> dict:
 
 
 def _split(path: Path, name: str) -> dict:
-    """A table of predictions: scores, differing characters, confusions, distance against length."""
+    """What the page shows of a table of predictions: scores, differences, confusions, distance against length."""
     table = pd.read_csv(path, dtype=dict.fromkeys(COLUMNS[:3], str), keep_default_na=False)
     pairs = list(zip(table["reference"], table["hypothesis"], strict=True))
     confused: Counter[tuple[str, str]] = Counter()
@@ -179,7 +179,7 @@ def _split(path: Path, name: str) -> dict:
 
 
 def differences(reference: str, hypothesis: str) -> list:
-    """Both texts in one: what they share as strings, where they differ as pairs `[reference, hypothesis]`."""
+    """Both texts aligned: what they share as strings, where they differ as pairs `[reference, hypothesis]`."""
     return [
         reference[i:to] if kind == "equal" else [reference[i:to], hypothesis[j:end]]
         for kind, i, to, j, end in Levenshtein.opcodes(reference, hypothesis)

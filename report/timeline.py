@@ -1,4 +1,4 @@
-"""What was heard when: words, features and attention under one time axis."""
+"""Pictures of transcribed recordings: words, features and attention over one time axis."""
 
 import logging
 from collections.abc import Sequence
@@ -19,7 +19,16 @@ logger = logging.getLogger(f"las.{__name__}")
 
 
 def draw_recordings(recordings: Sequence[Recording], target: Path, feature_config: FeatureConfig) -> None:
-    """A picture for each piece of each recording: TARGET.png of a single recording, else in the folder TARGET."""
+    """Draws a picture of each piece of each recording.
+
+    Args:
+        recordings: that were transcribed.
+        target: a file NAME.png for a single recording, else a folder.
+        feature_config: how features were computed.
+
+    Raises:
+        UserError: `target` cannot be written, or is a file for several recordings.
+    """
     single = target.suffix.lower() == ".png"
     if single and len(recordings) > 1:
         raise UserError(f"--plot: found {target} for {len(recordings)} recordings, expected a folder")
@@ -52,8 +61,14 @@ def save_timeline(
 ) -> None:
     """Draws a piece of a recording as PNG.
 
-    span: its seconds.   words: text, start and end in seconds, rows of the attention.   features: `(T, D)`.
-    attention: `(U, S)`.
+    Args:
+        path: of the file.
+        title: of the picture.
+        span: start and end of the piece, in seconds.
+        words: text, start and end in seconds, and rows of the attention, of each word.
+        features: `(T, D)`.
+        attention: `(U, S)`, heads averaged.
+        feature_config: how features were computed.
     """
     width = min(max(NARROWEST, (span[1] - span[0]) * INCHES_PER_SECOND), WIDEST)
     height = min(max(LOWEST, len(attention) * INCHES_PER_CHARACTER), HIGHEST)
