@@ -1,30 +1,31 @@
-"""The loader: utterances a second, the share of padding, and how long a training step waits for its batch.
+"""The data loader: utterances per second, share of padding, and how long a training step waits for its batch.
 
     python -m benchmarks.data                                # competition lengths, synthetic files, no data needed
     python -m benchmarks.data --shape an4 --only ram-0,off-2
 
-A contestant is a setting of `data.cache` and `data.workers`: ram-0, off-2. The files are noise in the lengths of the
-shape, in a temporary folder (TMPDIR chooses the disk) and mostly still in the system's page cache: a disk that is slow
-to read costs `off` and the first pass of `mmap` more than is seen here. Batches are augmented and made as train.py
-makes them. Waiting is measured over a few steps of the configured model, after the first batch; on a GPU it is an upper
-bound, since loading is not left to overlap with the step before.
-Values are medians [quartiles].
+A contestant is a setting of `data.cache` and `data.workers`, such as ram-0 or off-2. The files hold noise in the
+lengths of the shape and lie in a temporary folder (TMPDIR chooses the disk), mostly still in the system's page cache:
+on a disk that is slow to read, `off` and the first pass of `mmap` cost more than is seen here. Batches are made and
+augmented as in train.py. Waiting is measured over a few steps of the configured model, after the first batch; on a GPU
+it is an upper bound, since loading is not left to overlap with the step before. Values are medians [quartiles].
 """
 
+import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.command import Arguments, command_parser, introduce, print_table, read_arguments, write_json
-from benchmarks.measure import Contestant, interleave, now, ratios, spread
+from benchmarks.cli import Arguments, command_parser, parse_arguments, print_setup, print_table, write_json
+from benchmarks.measure import Contestant, interleave, now, quartiles, ratios
 from benchmarks.shapes import Epoch, Shape, draw_lengths
-from benchmarks.trainees import make_model, training_step
-from config import Data
+from benchmarks.training_steps import STEP_SETTINGS, Step, make_model, training_step
+from config import DataConfig
 from corpora.layout import find_partition
 from corpora.loading import load_corpus
 from dataset import FeatureDataset, is_cepstral, make_loader
@@ -36,14 +37,14 @@ from utils.sampler import BucketSampler
 from utils.vocabulary import CHARACTERS
 
 WORKERS = (0, 2)
-CACHES = get_args(Data.model_fields["cache"].annotation)
+CACHES = get_args(DataConfig.model_fields["cache"].annotation)
 NAMES = tuple(f"{cache}-{workers}" for cache in CACHES for workers in WORKERS)
-STEPS = 3  # whose waiting is measured
+STEPS = 3  # training steps per round, over which waiting is measured
 PARTITION = "train"
 
 
 def write_corpus(root: Path, shape: Shape, utterances: int) -> None:
-    """A partition in the layout of F23: noise and random characters."""
+    """Writes a partition in the layout of F23: noise, and random characters."""
     generator = np.random.default_rng(0)
     for kind in ("mfcc", "transcripts"):
         (root / PARTITION / kind).mkdir(parents=True)
@@ -54,25 +55,34 @@ def write_corpus(root: Path, shape: Shape, utterances: int) -> None:
         np.save(root / PARTITION / "transcripts" / f"{index:05d}.npy", np.array(["<sos>", *text, "<eos>"]))
 
 
-def open_loader(root: Path, name: str, arguments: Arguments) -> DataLoader:
-    """As train.py makes it, with this contestant's cache and workers, in an epoch with all augmentation."""
+@contextmanager
+def warnings_only() -> Iterator[None]:
+    """Context in which the project logs no line per corpus, since every contestant loads the same one."""
+    project = logging.getLogger("las")
+    level = project.level
+    project.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        project.setLevel(level)
+
+
+def make_contestant_loader(root: Path, name: str, arguments: Arguments) -> DataLoader:
+    """The train loader as train.py makes it, with the cache and workers of a contestant, in a fully augmented epoch."""
     cache, workers = name.split("-")
     data, augment = arguments.config.data, arguments.config.augment
-    corpus = load_corpus(
-        [find_partition(root, PARTITION)],
-        data.normalize,
-        cache=cache,
-        cache_folder=root / "packs",
-        half=data.half_precision,
-        say=lambda _: None,
-    )
+    loading = {**arguments.config.loading_kwargs, "cache": cache, "cache_folder": root / "packs"}
+    with warnings_only():
+        corpus = load_corpus([find_partition(root, PARTITION)], data.normalize, **loading)
     sampler = BucketSampler(corpus.lengths, arguments.shape.batch_size, seed=0, speed=augment.speed)
     sampler.epoch = augment.from_epoch
-    dataset = FeatureDataset(corpus, Augmentation(0, is_cepstral(corpus), **augment.of_utterances))
+    dataset = FeatureDataset(corpus, Augmentation(0, is_cepstral(corpus), **augment.utterance_kwargs))
     return make_loader(dataset, sampler, int(workers), arguments.device)
 
 
-def one_pass(loader: DataLoader, device: torch.device) -> Callable[[None], None]:
+def full_pass(loader: DataLoader, device: torch.device) -> Callable[[None], None]:
+    """A function that loads every batch of an epoch onto the device."""
+
     def run(_: None) -> None:
         for batch in loader:
             batch.to(device)
@@ -80,14 +90,14 @@ def one_pass(loader: DataLoader, device: torch.device) -> Callable[[None], None]
     return run
 
 
-def waiting_share(loader: DataLoader, step: Callable, device: torch.device) -> Callable[[None], float]:
-    """What share of some training steps is waiting for batches."""
+def waiting_share(loader: DataLoader, step: Step, device: torch.device) -> Callable[[None], float]:
+    """A function that makes a few training steps and returns the share of their time spent waiting for batches."""
 
     def run(_: None) -> float:
         batches, waiting = iter(loader), 0.0
         step(next(batches).to(device))
         start = now(device)
-        for _ in range(min(STEPS, len(loader) - 1)):
+        for _step in range(min(STEPS, len(loader) - 1)):
             asked = now(device)
             batch = next(batches).to(device)
             waiting += now(device) - asked
@@ -97,51 +107,50 @@ def waiting_share(loader: DataLoader, step: Callable, device: torch.device) -> C
     return run
 
 
-def measure(arguments: Arguments, root: Path, utterances: int, precision: str) -> list[dict]:
-    """A row a contestant."""
+def measure(arguments: Arguments, root: Path, utterances: int, precision: str) -> list[dict[str, Any]]:
+    """Measures the loaders of the corpus under `root`: one row per contestant."""
     device, config = arguments.device, arguments.config
-    loaders = {name: open_loader(root, name, arguments) for name in arguments.only}
-    passes = [Contestant(name, lambda _: None, one_pass(loader, device)) for name, loader in loaders.items()]
-    rates = interleave(passes, arguments.rounds, arguments.seconds, device)
+    loaders = {name: make_contestant_loader(root, name, arguments) for name in arguments.only}
+    passes = [Contestant(name, lambda _: None, full_pass(loader, device)) for name, loader in loaders.items()]
+    timed = interleave(passes, arguments.rounds, arguments.seconds, device)
 
-    settings = {**config.model.model_dump(), "ctc": config.training.ctc_weight > 0}
-    model = make_model("project", arguments.shape.feature_dim, settings)
-    step = training_step(model, dict(config.training), device, precision)
+    model = make_model("project", arguments.shape.feature_dim, config.model_kwargs)
+    step = training_step(model, device, precision, **config.training.model_dump(include=STEP_SETTINGS))
     steps = [Contestant(name, lambda _: None, waiting_share(loader, step, device)) for name, loader in loaders.items()]
     waits = interleave(steps, arguments.rounds, arguments.seconds, device)
 
     first, rows = arguments.only[0], []
     for name in loaders:
-        seconds = rates[name].seconds
+        seconds = timed[name].seconds
         rows.append(
             {
                 "loader": name,
                 "passes": len(seconds),
-                "utterances a second": spread([utterances / value for value in seconds]),
-                f"times {first}": ratios(rates[first].seconds, seconds),
+                "utterances per second": quartiles([utterances / value for value in seconds]),
+                f"times {first}": ratios(timed[first].seconds, seconds),
                 "rounds of steps": len(waits[name].results),
-                "waiting": spread(waits[name].results),
+                "waiting": quartiles(waits[name].results),
             }
         )
     return rows
 
 
-def padding(shape: Shape, device: torch.device) -> list[dict]:
-    """Of a whole epoch of the shape, batched in both ways."""
+def padding(shape: Shape, device: torch.device) -> list[dict[str, Any]]:
+    """The share of padding in an epoch of the shape: one row per way to make batches."""
     lengths = draw_lengths(shape.train)
-    epochs = [Epoch(shape, lengths, kind, device) for kind in ("bucketed", "random")]
-    return [{"batches": epoch.kind, "padded share of frames": epoch.padded_share} for epoch in epochs]
+    epochs = [Epoch(shape, lengths, batching, device) for batching in ("bucketed", "random")]
+    return [{"batches": epoch.batching, "padded share of frames": epoch.padded_share} for epoch in epochs]
 
 
 def main() -> None:
     parser = command_parser(__doc__, NAMES)
     parser.add_argument("--utterances", type=int, metavar="N", help="files to make (default: 16 batches)")
-    arguments = read_arguments(parser, NAMES)
-    utterances = arguments.given.utterances or 16 * arguments.shape.batch_size
+    arguments = parse_arguments(parser, NAMES)
+    utterances = arguments.flags.utterances or 16 * arguments.shape.batch_size
     if utterances < 2 * arguments.shape.batch_size:
         raise UserError(f"--utterances: found {utterances}, expected two batches or more")
     precision = choose_precision(arguments.config.training.precision, arguments.device)
-    introduce(arguments, f"{utterances:,} utterances on disk, precision {precision}")
+    print_setup(arguments, f"{utterances:,} utterances on disk, precision {precision}")
     shares = padding(arguments.shape, arguments.device)
     print_table("padding of an epoch (goal: bucketed below 0.05)", shares)
     with tempfile.TemporaryDirectory() as root:
@@ -149,7 +158,7 @@ def main() -> None:
         rows = measure(arguments, Path(root), utterances, precision)
     print_table("the loader", rows)
     tables = {"utterances": utterances, "precision": precision, "padding": shares, "loader": rows}
-    write_json(arguments, "benchmarks.data", tables)
+    write_json(arguments.json, arguments.flags, "benchmarks.data", arguments.device, tables)
 
 
 if __name__ == "__main__":

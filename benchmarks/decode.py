@@ -1,46 +1,48 @@
-"""Beam search of this project beside other ways to write it.
+"""Decoding speed of this project's beam search, compared with other implementations.
 
     python -m benchmarks.decode                              # random weights, lengths as in test-clean, no data needed
     python -m benchmarks.decode --shape an4 --beam 4
     python -m benchmarks.decode --shape an4 --checkpoint runs/an4/best.pt --data data/an4 --split dev
 
-From features to hypotheses, all in float32 (test.py's Listener computes in bf16 where training does); each alone and
-jointly with the CTC branch (-ctc):
+From features to hypotheses, all in float32 (test.py's Listener computes in bf16 where training does). Each contestant
+decodes by attention alone and, as NAME-ctc, jointly with the CTC branch:
 
     project      decoding/beam_search.py: all hypotheses of a batch at once
     textbook     benchmarks/reference/textbook_beam.py: the same search, one hypothesis at a time, the same results
     speechbrain  SpeechBrain's S2SRNNBeamSearcher over a decoder of about the same parameter count
 
-Random weights never choose `<eos>`, so all contestants spell as many characters as the lengths drawn say. SpeechBrain's
-rules for endings differ: with a checkpoint, whose texts end by themselves, it is left out. Medians [quartiles].
+Random weights never choose `<eos>`, so every contestant spells as many characters as the drawn lengths ask for.
+SpeechBrain has other rules for the end of a hypothesis: with a checkpoint, whose texts end by themselves, it is left
+out. Values are medians [quartiles].
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from benchmarks.command import (
+from benchmarks.cli import (
     Arguments,
     command_parser,
-    introduce,
+    parse_arguments,
+    print_setup,
     print_table,
-    read_arguments,
-    without_missing,
+    skip_missing_speechbrain,
     write_json,
 )
 from benchmarks.decoders import (
+    Batches,
     Decoder,
     Hypotheses,
-    Search,
-    Task,
-    drawn_tasks,
+    SearchOptions,
+    partition_batches,
     project_decoder,
     random_model,
     speechbrain_decoder,
-    split_tasks,
+    synthetic_batches,
     textbook_decoder,
 )
-from benchmarks.measure import Contestant, Record, interleave, ratios, spread
+from benchmarks.measure import Contestant, Measurement, interleave, quartiles, ratios
 from corpora.loading import FRAMES_PER_SECOND
 from models.las import LAS
 from utils.checkpoint import load_models
@@ -48,61 +50,74 @@ from utils.cli import run_command
 from utils.errors import UserError
 
 NAMES = tuple(kind + ctc for kind in ("project", "textbook", "speechbrain") for ctc in ("", "-ctc"))
-CTC_WEIGHT = 0.3  # where the configuration has none
+CTC_WEIGHT = 0.3  # if the configuration has none
+OURS: dict[str, Callable[[LAS, SearchOptions], Decoder]] = {"project": project_decoder, "textbook": textbook_decoder}
 
 
-def choose(arguments: Arguments) -> tuple[LAS, Callable[[int], Task], list[str]]:
-    """The model, what each round decodes, and the contestants that can."""
-    given, shape, device = arguments.given, arguments.shape, arguments.device
-    if given.checkpoint is None:
-        model = random_model(shape.feature_dim, arguments.config.model.model_dump()).to(device)
-        return model, drawn_tasks(shape, model, given.utterances or shape.batch_size, device), list(arguments.only)
-    (model,), feature_format = load_models([given.checkpoint], print)
-    utterances = given.utterances or arguments.shape.batch_size
-    tasks = split_tasks(given.data, given.split, feature_format, utterances, device)
-    names = [name for name in arguments.only if not name.startswith("speechbrain")]
-    if model.ctc is None:
-        names = [name for name in names if not name.endswith("-ctc")]
+def set_up(arguments: Arguments) -> tuple[LAS, Batches, list[str]]:
+    """The model, the batches to decode, and the names of the contestants that can decode them.
+
+    Raises:
+        UserError: the checkpoint or the partition cannot be read, or there is no such contestant.
+    """
+    flags, shape, device = arguments.flags, arguments.shape, arguments.device
+    utterances = flags.utterances or shape.batch_size
+    if flags.checkpoint is None:
+        model = random_model(shape.feature_dim, arguments.config.model_kwargs).to(device)
+        return model, synthetic_batches(shape, model, utterances, device), list(arguments.only)
+    loaded = load_models([flags.checkpoint])
+    model = loaded.models[0]
+    batches = partition_batches(flags.data, flags.split, loaded.features, utterances, device)
+    able = [name for name in NAMES if not name.startswith("speechbrain") and (model.ctc or not name.endswith("-ctc"))]
+    names = [name for name in arguments.only if name in able]
     if not names:
-        raise UserError(f"--only: {given.checkpoint}: found nothing that this model can be measured with")
-    return model.to(device).eval(), tasks, names
+        expected = f"expected some of {', '.join(able)}, which {flags.checkpoint} can be decoded with"
+        raise UserError(f"--only: found {', '.join(arguments.only)}, {expected}")
+    return model.to(device).eval(), batches, names
 
 
 def make_decoder(name: str, model: LAS, arguments: Arguments) -> Decoder:
+    """The decoder of a contestant; SpeechBrain gets a model of its own, as large as `model`."""
     kind, _, ctc = name.partition("-")
-    decoding, settings = arguments.config.decoding, arguments.config.model.model_dump()
+    decoding = arguments.config.decoding
     weight = (decoding.ctc_weight or CTC_WEIGHT) if ctc else 0.0
-    search = Search(arguments.given.beam, decoding.length_reward, weight)
-    if kind == "speechbrain":
-        return speechbrain_decoder(arguments.shape, settings, model, arguments.device, search)
-    return {"project": project_decoder, "textbook": textbook_decoder}[kind](model, search)
+    search = SearchOptions(arguments.flags.beam, decoding.length_reward, weight)
+    if kind in OURS:
+        return OURS[kind](model, search)
+    feature_dim, model_kwargs = arguments.shape.feature_dim, arguments.config.model_kwargs
+    return speechbrain_decoder(feature_dim, model_kwargs, model.parameter_count, arguments.device, search)
 
 
-def table(records: dict[str, Record], tasks: Callable[[int], Task]) -> list[dict]:
-    """A row a contestant; ratios are to the project's search of the same kind, with or without CTC."""
+def tabulate(measurements: Mapping[str, Measurement], batches: Batches) -> list[dict[str, Any]]:
+    """One row per contestant; ratios are to the project's search of the same kind, with or without CTC."""
     rows = []
-    for name, record in records.items():
+    for name, measurement in measurements.items():
         kind, dash, ctc = name.partition("-")
-        ours = records.get("project" + dash + ctc, Record())
-        lengths = [tasks(number).lengths.cpu() for number in range(len(record.seconds))]
-        pairs = list(zip(record.seconds, lengths, strict=True))
+        ours = measurements.get("project" + dash + ctc, Measurement())
+        lengths = [batches(number).lengths.cpu() for number in range(len(measurement.seconds))]
+        pairs = list(zip(measurement.seconds, lengths, strict=True))
         row = {
             "contestant": name,
-            "rounds": len(record.seconds),
-            "ms an utterance": spread([1000 * seconds / len(frames) for seconds, frames in pairs]),
-            "times project": ratios(record.seconds, ours.seconds) if ours.seconds else None,
-            "times real time": spread([int(T.sum()) / FRAMES_PER_SECOND / seconds for seconds, T in pairs]),
+            "rounds": len(measurement.seconds),
+            "ms per utterance": quartiles([1000 * seconds / len(frames) for seconds, frames in pairs]),
+            "times project": ratios(measurement.seconds, ours.seconds) if ours.seconds else None,
+            "times real time": quartiles([int(T.sum()) / FRAMES_PER_SECOND / seconds for seconds, T in pairs]),
         }
         if kind == "textbook" and ours.seconds:
-            same, total, same_best, utterances = compare(record.results, ours.results)
+            same, total, same_best, utterances = count_agreement(measurement.results, ours.results)
             row |= {"same hypotheses": f"{same} of {total}", "same best": f"{same_best} of {utterances}"}
         rows.append(row)
     return rows
 
 
-def compare(found: Sequence[Hypotheses], ours: Sequence[Hypotheses]) -> tuple[int, int, int, int]:
-    """Hypotheses that both have at the same rank, all of them; and the same of the best one of each utterance."""
-    pairs = [pair for a, b in zip(found, ours, strict=False) for pair in zip(a, b, strict=True)]
+def count_agreement(found: Sequence[Hypotheses], expected: Sequence[Hypotheses]) -> tuple[int, int, int, int]:
+    """Counts hypotheses that two decoders agree on, in the rounds that both have.
+
+    Returns:
+        How many are equal at the same position of the N-best list, and out of how many; for how many utterances the
+        best ones are equal, and out of how many.
+    """
+    pairs = [pair for a, b in zip(found, expected, strict=False) for pair in zip(a, b, strict=True)]
     same = sum(mine == theirs for a, b in pairs for mine, theirs in zip(a, b, strict=False))
     total = sum(max(len(a), len(b)) for a, b in pairs)
     return same, total, sum(a[0] == b[0] for a, b in pairs), len(pairs)
@@ -110,31 +125,32 @@ def compare(found: Sequence[Hypotheses], ours: Sequence[Hypotheses]) -> tuple[in
 
 def main() -> None:
     parser = command_parser(__doc__, NAMES)
-    parser.add_argument("--beam", type=int, default=8, metavar="K", help="hypotheses an utterance (default: 8)")
+    parser.add_argument("--beam", type=int, default=8, metavar="K", help="hypotheses per utterance (default: 8)")
     parser.add_argument("--utterances", type=int, metavar="N", help="decoded together (default: a batch)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="a trained model, with --data and --split")
     parser.add_argument("--data", type=Path, metavar="ROOT", help="data.root of the split to decode")
     parser.add_argument("--split", metavar="NAME", help="partition to decode")
-    arguments = read_arguments(parser, NAMES)
-    given = arguments.given
-    for name, value in (("--beam", given.beam), ("--utterances", given.utterances)):
+    arguments = parse_arguments(parser, NAMES)
+    flags = arguments.flags
+    for name, value in (("--beam", flags.beam), ("--utterances", flags.utterances)):
         if value is not None and value < 1:
             raise UserError(f"{name}: found {value}, expected 1 or more")
-    together = [given.checkpoint, given.data, given.split]
+    together = [flags.checkpoint, flags.data, flags.split]
     if any(value is not None for value in together) and None in together:
         raise UserError("--checkpoint, --data and --split: found some of them, expected all three or none")
 
-    if given.checkpoint is None:
-        arguments = without_missing(arguments)
-    model, tasks, names = choose(arguments)
-    tasks = lru_cache(maxsize=1)(tasks)
-    lengths = "random weights" if given.checkpoint is None else f"{given.checkpoint} on {given.split}"
-    introduce(arguments, f"{lengths}, {model.parameter_count:,} parameters, beam {given.beam}")
-    contestants = [Contestant(name, tasks, make_decoder(name, model, arguments)) for name in names]
-    records = interleave(contestants, arguments.rounds, arguments.seconds, arguments.device)
-    rows = table(records, tasks)
+    if flags.checkpoint is None:
+        arguments = skip_missing_speechbrain(arguments)
+    model, batches, names = set_up(arguments)
+    batches = lru_cache(maxsize=1)(batches)
+    source = "random weights" if flags.checkpoint is None else f"{flags.checkpoint} on {flags.split}"
+    print_setup(arguments, f"{source}, {model.parameter_count:,} parameters, beam {flags.beam}")
+    contestants = [Contestant(name, batches, make_decoder(name, model, arguments)) for name in names]
+    measurements = interleave(contestants, arguments.rounds, arguments.seconds, arguments.device)
+    rows = tabulate(measurements, batches)
     print_table("features to hypotheses", rows)
-    write_json(arguments, "benchmarks.decode", {"parameters": model.parameter_count, "decoders": rows})
+    tables = {"parameters": model.parameter_count, "decoders": rows}
+    write_json(arguments.json, flags, "benchmarks.decode", arguments.device, tables)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What benchmarks.decode measures: decoders, and what they are given to decode."""
+"""The contestants of benchmarks.decode, and the batches that they decode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,32 +13,33 @@ from benchmarks.shapes import Epoch, Shape, draw_lengths
 from corpora.layout import find_partition
 from corpora.loading import load_corpus
 from dataset import FeatureDataset, collate
-from decoding.beam_search import beam_search
+from decoding.beam_search import Hypothesis, beam_search
 from decoding.recogniser import Recogniser, character_limits
-from decoding.transcribe import fill_batches, frames_to_spare
+from decoding.transcribe import fill_batches, frame_budget
 from models.las import LAS
 from utils.features import FeatureFormat
 from utils.sampler import BucketSampler
 from utils.vocabulary import EOS, VOCABULARY
 
-# A Speller of random weights repeats one character. Its weights times this spell varied texts; with recurrent weights
-# larger still its state would be chaotic, and rounding would decide what it spells.
+# A randomly initialised Speller repeats a single character. With its weights scaled by these factors it spells varied
+# texts; larger recurrent weights would make its state chaotic, so that rounding errors decided what it spells.
 SCALE, RECURRENT_SCALE = 2.0, 4.0
-Hypotheses = list[list[list[int]]]  # the tokens of each hypothesis of each utterance
+Hypotheses = list[list[list[int]]]  # tokens of each hypothesis of each utterance
 
 
-class Task(NamedTuple):
-    """Utterances to decode. limits: characters `(B,)`."""
+class DecodingBatch(NamedTuple):
+    """Utterances to decode."""
 
-    features: Tensor
-    lengths: Tensor
-    limits: Tensor
-
-
-Decoder = Callable[[Task], Hypotheses | None]
+    features: Tensor  # (B, T, D)
+    lengths: Tensor  # (B,)
+    limits: Tensor  # (B,), characters that each may be spelled with
 
 
-class Search(NamedTuple):
+Batches = Callable[[int], DecodingBatch]  # by number of the round, -1 for the warm-up
+Decoder = Callable[[DecodingBatch], Hypotheses | None]
+
+
+class SearchOptions(NamedTuple):
     """See `beam_search` and `Recogniser`."""
 
     beam_size: int
@@ -46,83 +47,119 @@ class Search(NamedTuple):
     ctc_weight: float
 
 
-def random_model(feature_dim: int, settings: dict) -> LAS:
-    """A LAS with a CTC branch that spells varied texts, and never `<eos>`."""
+def random_model(feature_dim: int, model_kwargs: Mapping[str, Any]) -> LAS:
+    """A LAS with random weights and a CTC branch, which spells varied texts and never `<eos>`.
+
+    Args:
+        feature_dim: `D`.
+        model_kwargs: further keyword arguments of `LAS`; `ctc` is overridden.
+    """
     torch.manual_seed(0)
-    model = LAS(feature_dim, len(VOCABULARY), **settings, ctc=True).eval()
+    model = LAS(feature_dim, len(VOCABULARY), **{**model_kwargs, "ctc": True}).eval()
     with torch.no_grad():
         for name, parameter in model.speller.named_parameters():
             parameter.mul_(RECURRENT_SCALE if "weight_hh" in name else SCALE)
         tokens = torch.randint(EOS + 1, len(VOCABULARY), (4, 40))
         logits, _, _ = model(torch.randn(4, 200, feature_dim), torch.full((4,), 200), tokens)
-        model.speller.output_bias -= logits.mean((0, 1))  # no character is preferred whatever was spelled
+        model.speller.output_bias.sub_(logits.mean((0, 1)))  # on average, no character is preferred
         model.speller.output_bias[EOS] = -1e4
     return model
 
 
-def drawn_tasks(shape: Shape, model: LAS, utterances: int, device: torch.device) -> Callable[[int], Task]:
-    """Noise in the lengths of a test set, to be spelled with as many characters as its texts have."""
+def synthetic_batches(shape: Shape, model: LAS, utterances: int, device: torch.device) -> Batches:
+    """Noise in the lengths of a test set, to be spelled with as many characters as its texts have.
+
+    Args:
+        shape: of the test set.
+        model: whose CTC branch limits the number of characters.
+        utterances: per batch.
+        device: of the batches.
+    """
     lengths = draw_lengths(shape.decode, max(shape.decode.utterances, utterances))
     epoch = Epoch(shape._replace(batch_size=utterances), lengths, "bucketed", device)
 
-    def task(number: int) -> Task:
+    def make(number: int) -> DecodingBatch:
         batch = epoch.batch(max(number, 0))
         ctc_steps = torch.tensor([model.listener.steps(T)[1] for T in batch.feature_lengths.tolist()], device=device)
-        limits = torch.minimum(batch.token_lengths - 2, ctc_steps - 1)  # CTC needs a step a character
-        return Task(batch.features, batch.feature_lengths, limits.clamp(min=1))
+        limits = torch.minimum(batch.token_lengths - 2, ctc_steps - 1)  # CTC needs a step for each character
+        return DecodingBatch(batch.features, batch.feature_lengths, limits.clamp(min=1))
 
-    return task
+    return make
 
 
-def split_tasks(
-    root: Path, split: str, feature_format: FeatureFormat, utterances: int, device: torch.device
-) -> Callable[[int], Task]:
-    """Batches of a partition of real speech, limited as test.py limits them."""
-    corpus = load_corpus([find_partition(root, split)], feature_format.normalize, feature_format=feature_format)
+def partition_batches(
+    root: Path, partition: str, feature_format: FeatureFormat, utterances: int, device: torch.device
+) -> Batches:
+    """Batches of real speech, with the limits of characters that test.py sets.
+
+    Args:
+        root: folder of the partitions.
+        partition: its name.
+        feature_format: that the model expects.
+        utterances: per batch.
+        device: of the batches.
+
+    Raises:
+        UserError: the partition cannot be read.
+    """
+    corpus = load_corpus([find_partition(root, partition)], feature_format.normalize, feature_format=feature_format)
     batches, dataset = list(BucketSampler(corpus.lengths, utterances, seed=0)), FeatureDataset(corpus)
 
-    def task(number: int) -> Task:
+    def make(number: int) -> DecodingBatch:
         batch = collate([dataset[item] for item in batches[max(number, 0) % len(batches)]]).to(device)
-        return Task(batch.features, batch.feature_lengths, character_limits(batch.feature_lengths))
+        return DecodingBatch(batch.features, batch.feature_lengths, character_limits(batch.feature_lengths))
 
-    return task
+    return make
 
 
-def project_decoder(model: LAS, search: Search) -> Decoder:
+def project_decoder(model: LAS, search: SearchOptions) -> Decoder:
+    """The project's beam search, in batches that fill memory as in test.py."""
     recogniser = Recogniser([model], search.ctc_weight)
 
     @torch.no_grad()
-    def decode(task: Task) -> Hypotheses:
-        found = {}
-        frames = frames_to_spare(task.features.device, search.beam_size)
-        for batch in fill_batches(task.lengths.tolist(), frames):  # as test.py does
-            rows = torch.tensor([item.position for item in batch])
-            lengths = task.lengths[rows]
-            encoded = recogniser.listen(task.features[rows, : lengths.max()], lengths)
-            beams = beam_search(recogniser, encoded, task.limits[rows], search.beam_size, search.length_reward)
+    def decode(batch: DecodingBatch) -> Hypotheses:
+        found: dict[int, list[Hypothesis]] = {}
+        frames = frame_budget(batch.features.device, search.beam_size)
+        for items in fill_batches(batch.lengths.tolist(), frames):
+            rows = torch.tensor([item.position for item in items])
+            lengths = batch.lengths[rows]
+            encoded = recogniser.encode(batch.features[rows, : lengths.max()], lengths)
+            beams = beam_search(recogniser, encoded, batch.limits[rows], search.beam_size, search.length_reward)
             found |= dict(zip(rows.tolist(), beams, strict=True))
         return [[hypothesis.tokens for hypothesis in found[row]] for row in range(len(found))]
 
     return decode
 
 
-def textbook_decoder(model: LAS, search: Search) -> Decoder:
-    def decode(task: Task) -> Hypotheses:
-        utterances = zip(task.features, task.lengths.tolist(), task.limits.tolist(), strict=True)
+def textbook_decoder(model: LAS, search: SearchOptions) -> Decoder:
+    """The textbook's beam search, one utterance after the other."""
+
+    def decode(batch: DecodingBatch) -> Hypotheses:
+        utterances = zip(batch.features, batch.lengths.tolist(), batch.limits.tolist(), strict=True)
         beams = [textbook_beam(model, features[:T], limit, *search) for features, T, limit in utterances]
         return [[hypothesis.tokens for hypothesis in beam] for beam in beams]
 
     return decode
 
 
-def speechbrain_decoder(shape: Shape, settings: dict, ours: LAS, device: torch.device, search: Search) -> Decoder:
-    """Random weights of about as many parameters; as many calls of the decoder as our search makes."""
-    torch.manual_seed(0)
-    sizes = shape.feature_dim, len(VOCABULARY)
-    model = SpeechBrainLAS(*sizes, **settings, ctc=True, parameters=ours.parameter_count).to(device).eval()
+def speechbrain_decoder(
+    feature_dim: int, model_kwargs: Mapping[str, Any], parameters: int, device: torch.device, search: SearchOptions
+) -> Decoder:
+    """SpeechBrain's beam search with random weights, for as many steps as the project's search takes.
 
-    def decode(task: Task) -> None:
-        steps = int(task.limits.max()) + 1
-        speechbrain_search(model, task.features, task.lengths, steps, search.beam_size, search.ctc_weight)
+    Args:
+        feature_dim: `D`.
+        model_kwargs: further keyword arguments of `LAS`; `ctc` is overridden.
+        parameters: about how many its model should have.
+        device: of the model.
+        search: length rewards do not apply, since all hypotheses are equally long.
+    """
+    torch.manual_seed(0)
+    own = {**model_kwargs, "ctc": True}
+    model = SpeechBrainLAS(feature_dim, len(VOCABULARY), **own, parameters=parameters).to(device).eval()
+
+    def decode(batch: DecodingBatch) -> None:
+        steps = int(batch.limits.max()) + 1
+        speechbrain_search(model, batch.features, batch.lengths, steps, search.beam_size, search.ctc_weight)
 
     return decode

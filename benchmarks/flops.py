@@ -1,22 +1,25 @@
-"""Floating point operations of a forward pass, counted from the model's settings; multiplication and addition are two.
+"""Floating point operations (FLOPs) of a forward pass, from the model's settings; a multiply-add counts as two.
 
-Matrix products only (convolutions, LSTMs, linear layers, attention), at true lengths: padding is not useful work. What
-is elementwise is left out, as usual. A training step counts three times the forward pass (one product forward, two
-backward). Every function takes numbers or arrays of them.
+Only matrix products count (convolutions, LSTMs, linear layers, attention), at true lengths: padding is no useful work,
+and elementwise operations are left out, as is usual. A training step is counted as three forward passes: each product
+of the forward pass has two in the backward pass. Lengths may be numbers, or arrays of them.
 """
 
-from typing import NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from models.attention import LocationAttention
 from models.listener import CTC_MAX_REDUCTION
 
-TRAINING = 3  # a training step in forward passes
+TRAINING = 3  # forward passes that a training step costs
 Number = TypeVar("Number", int, np.ndarray)
 
 
-class Flops(NamedTuple):
+class Flops(NamedTuple, Generic[Number]):
+    """FLOPs of a forward pass by part of the model."""
+
     listener: Number
     attention: Number
     speller: Number
@@ -28,7 +31,7 @@ class Flops(NamedTuple):
 
 
 def lstm(steps: Number, input_dim: int, hidden: int) -> Number:
-    """One direction of an LSTM: four gates of the input and of the state."""
+    """FLOPs of one direction of an LSTM layer: the products of its four gates with input and state."""
     return 2 * steps * 4 * hidden * (input_dim + hidden)
 
 
@@ -37,46 +40,65 @@ def count_flops(
     tokens: Number,
     feature_dim: int,
     vocabulary_size: int,
-    listener: dict,
-    attention: dict,
-    speller: dict,
+    listener: Mapping[str, Any],
+    attention: Mapping[str, Any],
+    speller: Mapping[str, Any],
     ctc: bool,
-) -> Flops:
-    """A forward pass of `models.las.LAS` along the transcript, per utterance.
+) -> Flops[Number]:
+    """FLOPs of a forward pass of `models.las.LAS` along the transcript.
 
-    frames, tokens: as in `Lengths`.   The rest: as for `LAS`.
+    Args:
+        frames: number of frames; an int, or `(N,)` for `N` utterances.
+        tokens: number of tokens, `<sos>` and `<eos>` included, in the same form.
+        feature_dim: `D`.
+        vocabulary_size: `V`.
+        listener: keyword arguments as of `LAS`.
+        attention: likewise.
+        speller: likewise.
+        ctc: whether there is a CTC branch.
+
+    Returns:
+        Counts in the form of `frames`.
     """
-    encoded, steps, dim, ctc_flops = _listener(frames, feature_dim, vocabulary_size, **listener)
-    spelled = tokens - 1  # <eos> is never read
+    flops, steps, memory_dim, ctc_flops = _listener(frames, feature_dim, vocabulary_size, **listener)
+    spelled = tokens - 1  # <eos> is predicted but never read
     return Flops(
-        encoded,
-        _attention(steps, spelled, speller["hidden"], dim, **attention),
+        flops,
+        _attention(steps, spelled, speller["hidden"], memory_dim, **attention),
         spelled * _speller(vocabulary_size, attention["dim"], **speller),
         ctc_flops if ctc else 0 * frames,
     )
 
 
 def _listener(
-    steps: Number, dim: int, V: int, conv: list[dict], blstm_layers: int, pblstm_layers: int, hidden: int, **_
+    steps: Number,
+    dim: int,
+    V: int,
+    conv: Sequence[Mapping[str, int]],
+    blstm_layers: int,
+    pblstm_layers: int,
+    hidden: int,
+    **_: Any,
 ) -> tuple[Number, Number, int, Number]:
-    """Of the Listener, its steps and dimension, and of the CTC branch."""
-    flops, reduction, ctc = 0, 1, 2 * steps * dim * V
-    layers = [*conv, *["blstm"] * blstm_layers, *["pblstm"] * pblstm_layers]
-    for layer in layers:
-        if isinstance(layer, dict):
-            steps, reduction = (steps - 1) // layer["stride"] + 1, reduction * layer["stride"]
-            flops, dim = flops + 2 * steps * layer["kernel"] * dim * layer["channels"], layer["channels"]
-        else:
-            if layer == "pblstm":
-                steps, reduction, dim = (steps + 1) // 2, reduction * 2, 2 * dim
-            flops, dim = flops + 2 * lstm(steps, dim, hidden), 2 * hidden
+    """FLOPs of the Listener, its output's steps and dimension, and the FLOPs of the CTC branch."""
+    flops, reduction, ctc = 0 * steps, 1, 2 * steps * dim * V
+    for layer in conv:
+        steps, reduction = (steps - 1) // layer["stride"] + 1, reduction * layer["stride"]
+        flops, dim = flops + 2 * steps * layer["kernel"] * dim * layer["channels"], layer["channels"]
+        if reduction <= CTC_MAX_REDUCTION:
+            ctc = 2 * steps * dim * V
+    for factor in [1] * blstm_layers + [2] * pblstm_layers:
+        steps, reduction = (steps - 1) // factor + 1, reduction * factor
+        flops, dim = flops + 2 * lstm(steps, factor * dim, hidden), 2 * hidden
         if reduction <= CTC_MAX_REDUCTION:
             ctc = 2 * steps * dim * V
     return flops, steps, dim, ctc
 
 
-def _attention(steps: Number, spelled: Number, query_dim: int, memory_dim: int, kind: str, heads: int, dim: int):
-    """Keys and values once; a query a character; at each step of the memory energies and the weighted sum."""
+def _attention(
+    steps: Number, spelled: Number, query_dim: int, memory_dim: int, kind: str, heads: int, dim: int
+) -> Number:
+    """FLOPs of keys and values (once), of queries (per character), and of energies and contexts (per pair of both)."""
     energy = dim
     if kind == "location":
         channels, width = LocationAttention.CHANNELS, LocationAttention.WIDTH
@@ -84,8 +106,8 @@ def _attention(steps: Number, spelled: Number, query_dim: int, memory_dim: int, 
     return 2 * (2 * steps * memory_dim * dim + spelled * query_dim * dim + spelled * steps * (energy + dim))
 
 
-def _speller(V: int, context: int, embedding: int, hidden: int, layers: int, input_feeding: bool, **_) -> int:
-    """One character: LSTMs, output layer, logits."""
+def _speller(V: int, context: int, embedding: int, hidden: int, layers: int, input_feeding: bool, **_: Any) -> int:
+    """FLOPs per character of the LSTMs, the output layer and the logits."""
     inputs = [embedding, *[hidden] * (layers - 1)]
     if input_feeding:
         inputs[0] += context

@@ -1,6 +1,7 @@
-"""Contestants timed in turns: a round gives each of them one go, so that what else the machine does hits them alike.
+"""Interleaved timing: each round runs every contestant once, so that other load on the machine slows all of them alike.
 
-All that is compared comes from one run. A first go is never timed: it warms up caches, allocators and kernels.
+Figures are only comparable within one such run. The first call of a contestant is never timed: it warms up caches,
+allocators and kernels.
 """
 
 import ctypes
@@ -13,90 +14,107 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-Range = tuple[float, float, float]  # median and quartiles: (lower, median, upper)
+
+class Quartiles(NamedTuple):
+    """Median and quartiles of a sample."""
+
+    lower: float
+    median: float
+    upper: float
 
 
 class Contestant(NamedTuple):
-    """prepare: round to what `run` takes, not timed; -1 is the warm-up.   run: what is timed."""
+    """One of the implementations that are compared."""
 
     name: str
-    prepare: Callable[[int], Any]
-    run: Callable[[Any], Any]
+    prepare: Callable[[int], Any]  # from the number of the round, -1 for the warm-up, to the input of `run`; not timed
+    run: Callable[[Any], Any]  # timed
 
 
 @dataclass
-class Record:
-    """What became of a contestant, a value a round: seconds, and what `run` returned.
+class Measurement:
+    """What was measured of a contestant; the lists have one value per round."""
 
-    memory: the most bytes that the warm-up held beyond those before it; None where that cannot be told.
-    """
-
-    memory: int | None = None
+    memory: int | None = None  # bytes that the warm-up held at its peak, beyond those before it; None: unknown
     seconds: list[float] = field(default_factory=list)
-    results: list[Any] = field(default_factory=list)
+    results: list[Any] = field(default_factory=list)  # of `Contestant.run`
 
 
 def interleave(
     contestants: Sequence[Contestant], rounds: int, seconds: float, device: torch.device
-) -> dict[str, Record]:
-    """Records of all contestants by name, timed in turns.
+) -> dict[str, Measurement]:
+    """Times the contestants in turns.
 
-    seconds: a contestant that would need more than that gets fewer rounds, but at least one.
+    Args:
+        contestants: in the order of their turns.
+        rounds: per contestant, the warm-up not counted.
+        seconds: time limit per contestant; one that would exceed it gets fewer rounds, but at least one.
+        device: on which they run.
+
+    Returns:
+        Their measurements by name.
     """
-    records = {contestant.name: Record() for contestant in contestants}
+    measurements = {contestant.name: Measurement() for contestant in contestants}
     for name, prepare, run in contestants:
-        prepared, before = prepare(-1), _memory(device)
+        prepared, before = prepare(-1), _reset_peak_memory(device)
         run(prepared)
         now(device)
-        records[name].memory = None if before is None else max(0, _peak(device) - before)
+        measurements[name].memory = None if before is None else max(0, _peak_memory(device) - before)
     for number in range(rounds):
         for name, prepare, run in contestants:
-            record = records[name]
-            if record.seconds and sum(record.seconds) + record.seconds[-1] > seconds:
+            measurement = measurements[name]
+            if measurement.seconds and sum(measurement.seconds) + measurement.seconds[-1] > seconds:
                 continue
             prepared = prepare(number)
             start = now(device)
-            record.results.append(run(prepared))
-            record.seconds.append(now(device) - start)
-    return records
+            measurement.results.append(run(prepared))
+            measurement.seconds.append(now(device) - start)
+    return measurements
 
 
 def now(device: torch.device) -> float:
-    """Seconds, when all that was asked of the device is done."""
+    """Time in seconds, read once the device has finished all work queued on it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def _memory(device: torch.device) -> int | None:
-    """Bytes held now; the peak starts from here. On a CPU the resident set, which Linux alone lets a process reset."""
+def _reset_peak_memory(device: torch.device) -> int | None:
+    """Starts a new peak, and returns the bytes in use now; None where the peak cannot be reset.
+
+    On a CPU that is the process's resident memory, whose peak only Linux can reset.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # what earlier contestants freed goes back first
+        ctypes.CDLL(None).malloc_trim(0)  # else memory that earlier contestants freed would count as in use
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         return resident("VmRSS")
     except (AttributeError, OSError, TypeError):
         return None
 
 
-def _peak(device: torch.device) -> int:
+def _peak_memory(device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident("VmHWM")
 
 
 def resident(field: str, process: int | str = "self") -> int:
-    """Bytes of a process that are in memory: VmRSS now, VmHWM at the most. Linux alone tells."""
+    """Resident memory of a process in bytes; on Linux only.
+
+    Args:
+        field: of `/proc/PROCESS/status`: VmRSS (now) or VmHWM (at its peak).
+        process: its id.
+    """
     lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
 
 
-def spread(values: Sequence[float]) -> Range:
-    """Lower quartile, median, upper quartile."""
-    lower, median, upper = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
-    return lower, median, upper
+def quartiles(values: Sequence[float]) -> Quartiles:
+    """Median and quartiles of `values`, of which there is at least one."""
+    return Quartiles(*np.quantile(values, [0.25, 0.5, 0.75]).tolist())
 
 
-def ratios(values: Sequence[float], reference: Sequence[float]) -> Range:
-    """Of the ratios round by round, where both have a value."""
-    return spread([value / other for value, other in zip(values, reference, strict=False)])
+def ratios(values: Sequence[float], reference: Sequence[float]) -> Quartiles:
+    """Quartiles of `values / reference`, taken round by round for as many rounds as both have."""
+    return quartiles([value / other for value, other in zip(values, reference, strict=False)])

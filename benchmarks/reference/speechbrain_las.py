@@ -1,24 +1,30 @@
-"""The same architecture from SpeechBrain's own modules, where SpeechBrain is installed. Written against 1.1.
+"""The same architecture from the modules of SpeechBrain 1.1 (Ravanelli et al. 2021, arXiv:2106.04624), if installed.
 
-Convolutions, padded BLSTMs (as its recipes call them), its attentional decoder, output layers and beam search. Layer
-norm, GELU and the reshape of the pyramid are torch's, as SpeechBrain has no pyramid. `dot` becomes its `keyvalue`
-attention, which is the scaled dot product of one head; `location` has one filter input, the weights of the step before.
+Convolutions, BLSTMs on padded batches (as in its recipes), attentional decoder, output layers and beam search are its
+own. Layer norm, GELU and the reshape of the pyramid are torch's, since SpeechBrain has no pyramid. `dot` becomes its
+`keyvalue` attention, the scaled dot product of one head; its `location` attention sees the weights of the step before,
+but not their sum.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.reference.textbook import unprojected_memory
+from models.blstm import length_mask
 from models.las import EncoderOutput
 from models.listener import CTC_MAX_REDUCTION
 from utils.vocabulary import CTC_BLANK, EOS, SOS
 
 ATTENTION = {"dot": "keyvalue", "location": "location"}
-TOLERANCE = 0.01  # of the parameter count
+TOLERANCE = 0.01  # by which the parameter count may exceed what was asked for
 
 
 def why_missing() -> str | None:
-    """A line for the reader where SpeechBrain cannot be used."""
+    """What to tell the user if SpeechBrain cannot be imported; None if it can."""
     try:
         import speechbrain.decoders.seq2seq  # noqa: F401
     except ModuleNotFoundError as error:
@@ -29,19 +35,23 @@ def why_missing() -> str | None:
 
 
 class SpeechBrainLAS(nn.Module):
-    """Arguments as of `models.las.LAS`; parameters: how many it should have.
+    """The whole model.
 
-    Its decoder is wider than ours at the same sizes (untied output layer, a projection as wide as its LSTM), so its
-    LSTM gets eight units fewer at a time until the count fits.
+    At equal sizes its decoder has more parameters than ours (an untied output layer, a projection as wide as its LSTM).
+    So the units of its LSTM are reduced, eight at a time, until the number of parameters fits.
+
+    Args:
+        parameters: at most how many there should be; None: as many as there are at equal sizes. The others: see
+            `models.las.LAS`.
     """
 
     def __init__(
         self,
         feature_dim: int,
         vocabulary_size: int,
-        listener: dict,
-        attention: dict,
-        speller: dict,
+        listener: Mapping[str, Any],
+        attention: Mapping[str, Any],
+        speller: Mapping[str, Any],
         ctc: bool,
         parameters: int | None = None,
     ):
@@ -76,7 +86,10 @@ class SpeechBrainLAS(nn.Module):
             hidden -= 8
             self._make_decoder(hidden, dim, vocabulary_size, attention, speller)
 
-    def _make_decoder(self, hidden: int, memory_dim: int, V: int, attention: dict, speller: dict) -> None:
+    def _make_decoder(
+        self, hidden: int, memory_dim: int, V: int, attention: Mapping[str, Any], speller: Mapping[str, Any]
+    ) -> None:
+        """Sets the decoder and its output layer, with `hidden` LSTM units."""
         from speechbrain.nnet.linear import Linear
         from speechbrain.nnet.RNN import AttentionalRNNDecoder
 
@@ -89,13 +102,17 @@ class SpeechBrainLAS(nn.Module):
             enc_dim=memory_dim,
             input_size=speller["embedding"],
             channels=10,
-            kernel_size=15,  # each way
+            kernel_size=15,  # to either side
             dropout=speller["dropout"],
         )
         self.output = Linear(n_neurons=V, input_size=hidden)
 
-    def listen(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Memory, CTC memory, and the lengths of both."""
+    def encode(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Encodes `features (B, T, D)` of `lengths (B,)`.
+
+        Returns:
+            The memory `(B, S, E)`, the input of the CTC branch `(B, S', E')`, and the lengths of both, `(B,)` each.
+        """
         x, ctc_memory, ctc_lengths = features, features, lengths
         for index, (layer, norm, stride) in enumerate(zip(self.layers, self.norms, self.strides, strict=True)):
             if isinstance(getattr(layer, "rnn", None), nn.LSTM):
@@ -109,14 +126,16 @@ class SpeechBrainLAS(nn.Module):
         return x, ctc_memory, lengths, ctc_lengths
 
     def forward(self, features: Tensor, lengths: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, EncoderOutput]:
-        """As of `models.las.LAS`, with every true character read."""
-        x, ctc_memory, lengths, ctc_lengths = self.listen(features, lengths)
+        """As `models.las.LAS` with teacher forcing; the memory is the encoder output as it is, without projections."""
+        x, ctc_memory, lengths, ctc_lengths = self.encode(features, lengths)
         spelled, attention = self.decoder(self.embedding(tokens), x, lengths / x.size(1))
         ctc = None if self.ctc is None else self.ctc(ctc_memory).float().log_softmax(-1)
-        return self.output(spelled).float(), attention, EncoderOutput(None, ctc, ctc_lengths)
+        memory = unprojected_memory(x, length_mask(lengths, x.size(1)))
+        return self.output(spelled).float(), attention, EncoderOutput(memory, ctc, ctc_lengths)
 
 
 def count_parameters(module: nn.Module) -> int:
+    """Number of parameters of any model, as `LAS.parameter_count`."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -124,20 +143,28 @@ def count_parameters(module: nn.Module) -> int:
 def speechbrain_search(
     model: SpeechBrainLAS, features: Tensor, lengths: Tensor, steps: int, beam_size: int, ctc_weight: float
 ) -> None:
-    """Its beam search over a batch for exactly that many steps: `<eos>` is forbidden until then.
+    """SpeechBrain's beam search over a batch, for a given number of steps before which `<eos>` is forbidden.
 
-    Its CTC scorer scores the best `1.5 * beam_size` characters of each hypothesis, as its recipes do, from the same
-    layer as ours.
+    Jointly with CTC, only the best `1.5 * beam_size` characters of each hypothesis are scored, as in its recipes. The
+    CTC branch reads the same layer as ours does.
+
+    Args:
+        model: in evaluation mode.
+        features: `(B, T, D)`.
+        lengths: `(B,)`.
+        steps: of the search, the same for every utterance.
+        beam_size: hypotheses per utterance.
+        ctc_weight: share of the CTC branch; 0: attention alone.
     """
     from speechbrain.decoders.scorer import CTCScorer, ScorerBuilder
     from speechbrain.decoders.seq2seq import S2SRNNBeamSearcher
 
-    memory, ctc_memory, lengths, ctc_lengths = model.listen(features, lengths)
+    memory, ctc_memory, lengths, ctc_lengths = model.encode(features, lengths)
     scorer = None
     if ctc_weight:
         ctc = CTCScorer(model.ctc, blank_index=CTC_BLANK, eos_index=EOS)
         reset = ctc.reset_mem
-        ctc.reset_mem = lambda _, __: reset(ctc_memory, ctc_lengths)  # else it would read the memory
+        ctc.reset_mem = lambda _, __: reset(ctc_memory, ctc_lengths)  # it would read the decoder's memory otherwise
         scorer = ScorerBuilder(weights={"ctc": ctc_weight}, partial_scorers=[ctc], scorer_beam_scale=1.5)
     searcher = S2SRNNBeamSearcher(
         embedding=model.embedding,

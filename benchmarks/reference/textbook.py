@@ -1,24 +1,29 @@
-"""Listen, Attend and Spell as a textbook writes it: the same layers and parameters as models/, none of its thrift.
+"""Listen, Attend and Spell as a textbook writes it: the layers and parameters of models/ without its optimisations.
 
-Written for the comparison and never trained. It differs from models/ in what costs time, not in what it computes: with
-the same weights, `packed` and without dropout, both give the same logits (tests/benchmarks/test_benchmarks.py).
+Written for comparison and never trained. It differs from models/ in what costs time, not in what it computes: with the
+same weights, `packed` and without dropout, both give the same logits (tests/benchmarks/reference/test_textbook.py).
 
-- bidirectional `nn.LSTM` on a packed sequence (`packed`), or on the padded batch, where padding reaches real frames
-- a Python loop over characters that projects keys and values anew and calls the output layer at every step
+- It runs a bidirectional `nn.LSTM` on a packed sequence, or on the padded batch, where padding reaches real frames.
+- It spells in a Python loop that projects keys and values anew and calls the output layer at every step.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from models.attention import LocationAttention
+from models.attention import LocationAttention, Memory
 from models.blstm import length_mask
 from models.las import EncoderOutput
 from models.listener import CTC_MAX_REDUCTION
 
 
 class Conv(nn.Module):
+    """Conv1d over time, layer norm over channels, GELU; arguments as of `models.listener.Conv`."""
+
     def __init__(self, input_dim: int, channels: int, kernel: int, stride: int):
         super().__init__()
         self.conv = nn.Conv1d(input_dim, channels, kernel, stride, padding=kernel // 2)
@@ -26,23 +31,30 @@ class Conv(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, T, C)` to `(B, ceil(T / stride), channels)`, zero beyond the lengths."""
+        """`(B, T, C)` to `(B, ceil(T / stride), channels)`, zero beyond each length; lengths `(B,)` likewise."""
         lengths = (lengths - 1) // self.stride + 1
         x = F.gelu(self.norm(self.conv(x.transpose(1, 2)).transpose(1, 2)))
         return x * length_mask(lengths, x.size(1)).unsqueeze(2), lengths
 
 
 class BLSTM(nn.Module):
-    """Bidirectional LSTM and layer norm; a pyramid layer (`factor` 2) first joins pairs of frames by a reshape."""
+    """Bidirectional LSTM and layer norm; a pyramid layer first joins pairs of frames by a reshape.
 
-    def __init__(self, input_dim: int, hidden: int, factor: int, packed: bool):
+    Args:
+        input_dim: `C`, of a single frame.
+        hidden: LSTM units per direction.
+        stride: frames per step, 2 in a pyramid layer and 1 elsewhere.
+        packed: whether the LSTM reads a packed sequence, or padding as well.
+    """
+
+    def __init__(self, input_dim: int, hidden: int, stride: int, packed: bool):
         super().__init__()
-        self.lstm = nn.LSTM(factor * input_dim, hidden, batch_first=True, bidirectional=True)
+        self.lstm = nn.LSTM(stride * input_dim, hidden, batch_first=True, bidirectional=True)
         self.norm = nn.LayerNorm(2 * hidden)
-        self.stride, self.packed = factor, packed
+        self.stride, self.packed = stride, packed
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, T, C)` to `(B, ceil(T / factor), 2 * hidden)`."""
+        """`(B, T, C)` to `(B, ceil(T / stride), 2 * hidden)`, lengths `(B,)` likewise."""
         if self.stride > 1:
             x = F.pad(x, (0, 0, 0, -x.size(1) % self.stride))
             x = x.reshape(x.size(0), -1, self.stride * x.size(2))
@@ -56,7 +68,7 @@ class BLSTM(nn.Module):
 
 
 class Attention(nn.Module):
-    """The equations of models/attention.py for one query an utterance."""
+    """The equations of models/attention.py for one query per utterance; arguments as of the classes there."""
 
     def __init__(self, query_dim: int, memory_dim: int, kind: str, heads: int, dim: int):
         super().__init__()
@@ -71,7 +83,17 @@ class Attention(nn.Module):
             self.energy = nn.Parameter(torch.randn(heads, size) / size**0.5)
 
     def forward(self, query: Tensor, encoded: Tensor, mask: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """`query (B, Q)`, `encoded (B, S, E)`, `mask (B, S)`, `past (B, H, 2, S)`: context `(B, dim)`, weights."""
+        """One step of attention.
+
+        Args:
+            query: `(B, query_dim)`.
+            encoded: `(B, S, memory_dim)`.
+            mask: `(B, S)`, True inside each length.
+            past: `(B, H, 2, S)`, the weights of the step before and the sum of all so far.
+
+        Returns:
+            The context `(B, dim)` and the weights `(B, H, S)`.
+        """
         queries = self.query(query).unflatten(1, (self.heads, 1, -1))
         keys, values = (f(encoded).unflatten(2, (self.heads, -1)).transpose(1, 2) for f in (self.key, self.value))
         if self.kind == "location":
@@ -85,31 +107,37 @@ class Attention(nn.Module):
 
 
 class TextbookLAS(nn.Module):
-    """Arguments as of `models.las.LAS`; its Speller always feeds the context back, as the paper's does."""
+    """The whole model. Its Speller always feeds the context back, as the paper's does.
+
+    Args:
+        packed: see `BLSTM`. The others: see `models.las.LAS`.
+    """
 
     def __init__(
         self,
         feature_dim: int,
         vocabulary_size: int,
-        listener: dict,
-        attention: dict,
-        speller: dict,
+        listener: Mapping[str, Any],
+        attention: Mapping[str, Any],
+        speller: Mapping[str, Any],
         ctc: bool,
         packed: bool,
     ):
         super().__init__()
-        layers, dim = [], feature_dim
+        layers: list[Conv | BLSTM] = []
+        dim = feature_dim
         for settings in listener["conv"]:
             layers.append(Conv(dim, **settings))
             dim = settings["channels"]
-        for factor, count in ((1, listener["blstm_layers"]), (2, listener["pblstm_layers"])):
+        for stride, count in ((1, listener["blstm_layers"]), (2, listener["pblstm_layers"])):
             for _ in range(count):
-                layers.append(BLSTM(dim, listener["hidden"], factor, packed))
+                layers.append(BLSTM(dim, listener["hidden"], stride, packed))
                 dim = 2 * listener["hidden"]
         self.layers = nn.ModuleList(layers)
         self.listener_dropout = nn.Dropout(listener["dropout"])
 
         hidden, embedding, context = speller["hidden"], speller["embedding"], attention["dim"]
+        self.hidden = hidden
         self.embedding = nn.Embedding(vocabulary_size, embedding)
         nn.init.normal_(self.embedding.weight, std=embedding**-0.5)
         sizes = [embedding + context] + [hidden] * (speller["layers"] - 1)
@@ -128,7 +156,13 @@ class TextbookLAS(nn.Module):
         self.ctc = nn.Linear(ctc_dim, vocabulary_size) if ctc else None
 
     def forward(self, features: Tensor, lengths: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, EncoderOutput]:
-        """As of `models.las.LAS`, with every true character read."""
+        """As `models.las.LAS` with teacher forcing; the memory is the encoder output as it is, without projections.
+
+        Args:
+            features: `(B, T, D)`.
+            lengths: `(B,)`.
+            tokens: `(B, U)`, beginning with `<sos>`.
+        """
         x, ctc_memory, ctc_lengths = features, features, lengths
         for index, layer in enumerate(self.layers):
             x, lengths = layer(x, lengths)
@@ -136,13 +170,15 @@ class TextbookLAS(nn.Module):
             if index == self.ctc_layer:
                 ctc_memory, ctc_lengths = x, lengths
         ctc = None if self.ctc is None else self.ctc(ctc_memory).float().log_softmax(-1)
-        logits, attention = self._spell(tokens, x, length_mask(lengths, x.size(1)))
-        return logits, attention, EncoderOutput(None, ctc, ctc_lengths)
+        mask = length_mask(lengths, x.size(1))
+        logits, attention = self._spell(tokens, x, mask)
+        return logits, attention, EncoderOutput(unprojected_memory(x, mask), ctc, ctc_lengths)
 
     def _spell(self, tokens: Tensor, encoded: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `(B, U, V)` and attention weights `(B, H, U, S)` of `tokens (B, U)`."""
         B, S, H = encoded.size(0), encoded.size(1), self.attention.heads
         context = encoded.new_zeros(B, self.attention.value.out_features)
-        states = [(encoded.new_zeros(B, cell.hidden_size),) * 2 for cell in self.cells]
+        states = [(encoded.new_zeros(B, self.hidden),) * 2 for _ in self.cells]
         weights, total = torch.zeros(2, B, H, S, device=encoded.device)
         weights[:, :, 0] = 1.0
         logits, attention = [], []
@@ -153,7 +189,12 @@ class TextbookLAS(nn.Module):
                 x = self.dropout(states[index][0])
             context, weights = self.attention(x, encoded, mask, torch.stack([weights, total], dim=2))
             total = total + weights
-            spoken = self.dropout(F.gelu(self.output(torch.cat([x, context], dim=1))))
-            logits.append(F.linear(spoken, self.embedding.weight, self.output_bias).float())
+            projected = self.dropout(F.gelu(self.output(torch.cat([x, context], dim=1))))
+            logits.append(F.linear(projected, self.embedding.weight, self.output_bias).float())
             attention.append(weights)
         return torch.stack(logits, dim=1), torch.stack(attention, dim=2)
+
+
+def unprojected_memory(encoded: Tensor, mask: Tensor) -> Memory:
+    """A memory whose keys and values are `encoded (B, S, E)` itself, with `mask (B, S)`, as a single head."""
+    return Memory(encoded.unsqueeze(1), encoded.unsqueeze(1), mask[:, None, None, :])

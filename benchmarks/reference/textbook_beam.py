@@ -1,7 +1,7 @@
-"""Beam search as a textbook writes it: one utterance, one hypothesis at a time, by the rules of decoding/beam_search.
+"""Beam search as a textbook writes it, by the rules of decoding/beam_search.py: one hypothesis at a time.
 
-It finds the same hypotheses (tests/benchmarks/), by a call of the Speller for each hypothesis and, jointly with
-CTC, by the recursion over time of Watanabe et al. 2017, algorithm 2, for each hypothesis.
+It finds the same hypotheses (tests/benchmarks/reference/test_textbook_beam.py), but calls the Speller for each one
+separately and computes CTC prefix scores by the recursion over time of Watanabe et al. 2017, algorithm 2.
 """
 
 from typing import NamedTuple
@@ -12,44 +12,50 @@ from torch import Tensor
 
 from decoding.beam_search import Hypothesis
 from models.las import LAS
-from models.speller import State
+from models.speller import InputFeedingState, ParallelState
 from utils.vocabulary import CTC_BLANK, EOS, PAD, SOS, VOCABULARY
 
 ZERO = -1e9  # log of 0 that can be added and subtracted without becoming nan
 
 
 class Prefix(NamedTuple):
-    """log P(prefix, steps so far) ending in a character and in blank `(S,)`, log P(prefix...), its last token."""
+    """CTC forward variables of one prefix."""
 
-    in_character: np.ndarray
-    in_blank: np.ndarray
-    score: float
-    last: int
+    in_character: np.ndarray  # (S,), log P(prefix, steps so far) ending in its last character
+    in_blank: np.ndarray  # (S,), the same ending in blank
+    score: float  # log P(prefix...)
+    last: int  # the prefix's last token
 
 
-class Extended(NamedTuple):
-    """The same for a prefix with each character appended: `(S, V)`, `(S, V)`, `(V,)`."""
+class ExtendedPrefixes(NamedTuple):
+    """CTC forward variables of a prefix with each of the `V` tokens appended."""
 
-    in_character: np.ndarray
-    in_blank: np.ndarray
-    scores: np.ndarray
+    in_character: np.ndarray  # (S, V)
+    in_blank: np.ndarray  # (S, V)
+    scores: np.ndarray  # (V,)
 
     def choose(self, token: int) -> Prefix:
+        """The prefix that ends in `token`."""
         return Prefix(self.in_character[:, token], self.in_blank[:, token], float(self.scores[token]), token)
 
 
 class PrefixScorer:
-    """CTC prefix scores of one utterance from the branch's log-probabilities `(S, V)`."""
+    """CTC prefix scores of one utterance.
+
+    Args:
+        log_probs: `(S, V)`, of the CTC branch.
+    """
 
     def __init__(self, log_probs: Tensor):
         self.log_probs = log_probs.double().cpu().numpy()
 
     def start(self) -> Prefix:
+        """The empty prefix: blanks alone so far."""
         blanks = self.log_probs[:, CTC_BLANK].cumsum()
         return Prefix(np.full_like(blanks, ZERO), blanks, 0.0, SOS)
 
-    def extend(self, prefix: Prefix) -> Extended:
-        """Forward variables step by step, for all characters that may follow."""
+    def extend(self, prefix: Prefix) -> ExtendedPrefixes:
+        """Appends each token to `prefix`; the score of `<eos>` is that the text ends there."""
         S, V = self.log_probs.shape
         in_character, in_blank = np.empty((S, V)), np.empty((S, V))
         character, blank, scores = (np.full(V, ZERO) for _ in range(3))
@@ -66,14 +72,21 @@ class PrefixScorer:
             )
             in_character[step], in_blank[step] = character, blank
         scores[EOS] = np.logaddexp(prefix.in_character[-1], prefix.in_blank[-1])
-        return Extended(in_character, in_blank, scores)
+        return ExtendedPrefixes(in_character, in_blank, scores)
 
 
 class _Partial(NamedTuple):
+    """A hypothesis that has not finished."""
+
     tokens: list[int]
     score: float
-    state: State
-    prefix: Prefix | None
+    state: InputFeedingState | ParallelState
+    prefix: Prefix | None  # None without CTC
+
+
+# Score, token, the hypothesis that it continues, its state before the token and, with CTC, its prefixes. A plain tuple:
+# there are as many as hypotheses times characters at every step, and a class would slow the reference down.
+_Continuation = tuple[float, int, _Partial, InputFeedingState | ParallelState, ExtendedPrefixes | None]
 
 
 @torch.no_grad()
@@ -85,29 +98,40 @@ def textbook_beam(
     length_reward: float = 0.0,
     ctc_weight: float = 0.0,
 ) -> list[Hypothesis]:
-    """Up to `beam_size` hypotheses of one utterance `features (T, D)`, best first; arguments as of `beam_search`."""
+    """Searches the best hypotheses of one utterance by the rules of `decoding.beam_search.beam_search`.
+
+    Args:
+        model: in evaluation mode.
+        features: `(T, D)`.
+        limit: characters that the utterance may be spelled with.
+        beam_size: `K`.
+        length_reward: added to the score for every character.
+        ctc_weight: share of the CTC branch, if there is one, as of `decoding.recogniser.Recogniser`.
+
+    Returns:
+        Up to `K` hypotheses, best first.
+    """
     encoded = model.listen(features.unsqueeze(0), torch.tensor([len(features)], device=features.device))
     scorer = PrefixScorer(encoded.ctc_log_probs[0]) if ctc_weight and encoded.ctc_log_probs is not None else None
-    start = model.speller.initial_state(encoded.memory)
-    beam = [_Partial([], 0.0, start, scorer.start() if scorer else None)]
+    beam = [_Partial([], 0.0, model.speller.initial_state(encoded.memory), scorer.start() if scorer else None)]
     finished: list[Hypothesis] = []
 
     def finish(hypothesis: _Partial, score: float) -> None:
         length = len(hypothesis.tokens) + 1
         finished.append(Hypothesis(hypothesis.tokens, score, score - length_reward * length))
 
+    allowed = [token for token in range(len(VOCABULARY)) if token not in (PAD, SOS)]
     for step in range(limit + 1):
-        continuations = []
+        continuations: list[_Continuation] = []
         for hypothesis in beam:
-            token = torch.tensor([hypothesis.tokens[-1] if hypothesis.tokens else SOS], device=features.device)
-            logits, state, _ = model.speller.step(token, hypothesis.state, encoded.memory)
+            last = torch.tensor([hypothesis.tokens[-1] if hypothesis.tokens else SOS], device=features.device)
+            logits, state, _ = model.speller.step(last, hypothesis.state, encoded.memory)
             log_probs, extended = logits[0].log_softmax(-1), None
-            if scorer:
+            if scorer is not None and hypothesis.prefix is not None:
                 extended = scorer.extend(hypothesis.prefix)
-                seen = torch.from_numpy(extended.scores - hypothesis.prefix.score).to(log_probs)
-                log_probs = (1 - ctc_weight) * log_probs + ctc_weight * seen
+                ctc_scores = torch.from_numpy(extended.scores - hypothesis.prefix.score).to(log_probs)
+                log_probs = (1 - ctc_weight) * log_probs + ctc_weight * ctc_scores
             values = log_probs.tolist()
-            allowed = [token for token in range(len(VOCABULARY)) if token not in (PAD, SOS)]
             best = max(values[token] for token in allowed)
             for token in allowed:
                 if token != EOS or values[EOS] == best:
