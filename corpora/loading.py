@@ -197,7 +197,7 @@ def load_labelled(
     normalize: str,
     *,
     reports: Path | None = None,
-    **reading: Any,
+    **loading: Any,
 ) -> list[Corpus]:
     """A corpus with transcripts for each role; all have the feature format of the first.
 
@@ -206,7 +206,7 @@ def load_labelled(
         roles: partitions by role, such as `{"train": ["train-clean-100"], "dev": ["dev-clean"]}`.
         normalize: see `load_corpus`.
         reports: folder for the lists of findings.
-        reading: further arguments of `load_corpus`.
+        loading: further arguments of `load_corpus`.
 
     Raises:
         UserError: with everything that is wrong with any of them, or a partition that has no transcripts.
@@ -221,7 +221,7 @@ def load_labelled(
                 raise UserError(f"data.{role}: {partition.name} has no transcripts: found no folder {folder}")
         report = reports and reports / f"findings-{role}.txt"
         try:
-            corpus = load_corpus(partitions, normalize, feature_format=feature_format, report=report, **reading)
+            corpus = load_corpus(partitions, normalize, feature_format=feature_format, report=report, **loading)
             corpora.append(corpus)
             feature_format = corpus.format
         except BadCorpus as bad:

@@ -23,10 +23,6 @@ OFF = {
 }
 
 
-def quiet(line: str) -> None:
-    pass
-
-
 @pytest.fixture
 def broken_root(tmp_path):
     """The exact F23 names, one good pair, and every kind of bad file."""
@@ -52,7 +48,7 @@ def broken_root(tmp_path):
     return tmp_path / "data"
 
 
-def test_every_kind_of_bad_file_is_in_one_report(broken_root, tmp_path):
+def test_every_kind_of_bad_file_is_in_one_report(broken_root, tmp_path, caplog):
     report = tmp_path / "run" / "findings.txt"
 
     def load(**options):
@@ -61,7 +57,7 @@ def test_every_kind_of_bad_file_is_in_one_report(broken_root, tmp_path):
         return load_corpus([partition], "mean", **limits, **options)
 
     with pytest.raises(UserError) as error:
-        load(say=quiet)
+        load()
     message = str(error.value)
     for file, found in {
         "mfcc/wide.npy": "found shape (80, 30); expected shape (T, 28)",
@@ -82,21 +78,20 @@ def test_every_kind_of_bad_file_is_in_one_report(broken_root, tmp_path):
     assert len(message.splitlines()) == 12
     assert "data.skip_bad=true" in message
 
-    said = []
-    corpus = load(skip_bad=True, say=said.append)
+    corpus = load(skip_bad=True)
     assert [path.stem for path in corpus.paths] == ["good-2", "good-3", "good"]
-    assert "going on without them" in said[0]
+    assert "going on without them" in caplog.messages[0]
 
 
 def test_a_corpus_of_bad_files_alone_is_an_error_even_when_skipping(tmp_path):
     write_utterance(tmp_path / "dev", "a", "HI", np.full((20, 4), np.nan, np.float32))
     with pytest.raises(UserError, match="finite numbers"):
-        load_corpus([find_partition(tmp_path, "dev")], "mean", skip_bad=True, say=quiet)
+        load_corpus([find_partition(tmp_path, "dev")], "mean", skip_bad=True)
 
 
 def test_several_partitions_make_one_corpus(toy_root):
     train, dev = (find_partition(toy_root, name) for name in ("train", "dev"))
-    corpus = load_corpus([train, dev], "mean", say=quiet)
+    corpus = load_corpus([train, dev], "mean")
     assert len(corpus) == 96 + 12
     assert corpus.paths == train.features + dev.features
 
@@ -153,7 +148,7 @@ def test_sampler_drops_nothing_and_depends_on_seed_and_epoch_alone():
 
 
 def test_batches_pad_and_tell_lengths(toy_root):
-    corpus = load_corpus([find_partition(toy_root, "dev")], "mean_variance", say=quiet)
+    corpus = load_corpus([find_partition(toy_root, "dev")], "mean_variance")
     dataset = FeatureDataset(corpus)
     batch = collate([dataset[Item(3)], dataset[Item(0)]])
     assert batch.features.shape == (2, max(corpus.lengths[3], corpus.lengths[0]), 12)
@@ -172,7 +167,7 @@ def test_batches_do_not_depend_on_workers_or_cache(toy_root, tmp_path):
 
     def epoch_of(workers, cache):
         partition = find_partition(toy_root, "train")
-        corpus = load_corpus([partition], "mean", cache=cache, cache_folder=tmp_path / "packed", say=quiet)
+        corpus = load_corpus([partition], "mean", cache=cache, cache_folder=tmp_path / "packed")
         assert (corpus.features is None) == (cache == "off")
         augmentation = Augmentation(
             seed=4, from_epoch=1, **{**OFF, "time_masks": 2, "time_width": 9, "time_fraction": 1}
@@ -199,7 +194,7 @@ def test_cepstra_are_told_from_bands(tmp_path, cache):
         write_utterance(tmp_path / "mel", f"u{number}", "A", bands.astype(np.float32))
         write_utterance(tmp_path / "mfcc", f"u{number}", "A", (bands @ transform.T).astype(np.float32)[:, :13])
     found = {
-        name: is_cepstral(load_corpus([find_partition(tmp_path, name)], "mean", cache=cache, say=quiet))
+        name: is_cepstral(load_corpus([find_partition(tmp_path, name)], "mean", cache=cache))
         for name in ("mel", "mfcc")
     }
     assert found == {"mel": False, "mfcc": True}

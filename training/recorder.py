@@ -47,10 +47,12 @@ class Recorder:
 
     def write_settings(self, settings: dict[str, Any], info: dict[str, str]) -> None:
         """config.yaml: the settings as they were resolved; environment.yaml: machine, model and data."""
+        if not self.active:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
         for name, content in (("config.yaml", settings), ("environment.yaml", info)):
-            if self.active:
-                with atomic_write(self.folder / name) as temporary:
-                    temporary.write_text(to_yaml(content), encoding="utf-8")
+            with atomic_write(self.folder / name) as temporary:
+                temporary.write_text(to_yaml(content), encoding="utf-8")
 
     def start(self) -> str | None:
         """Starts or resumes the wandb run and returns its id, if there is one."""

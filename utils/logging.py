@@ -7,6 +7,7 @@ Every module logs to `logging.getLogger(f"las.{__name__}")`. Commands attach the
 import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -85,7 +86,8 @@ def setup_logging() -> None:
     """Sends the project's records to the console; called once per command, before anything is logged."""
     for handler in ROOT.handlers[:]:
         ROOT.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # a full disk
+            handler.close()
     ROOT.setLevel(logging.INFO)
     _attach(ConsoleHandler())
 

@@ -27,8 +27,8 @@ def test_bands_follow_the_pitch_and_keep_to_their_range():
 
     wide = loudest()
     assert wide == sorted(set(wide))
-    assert all(a < b for a, b in zip(wide[1:], loudest(highest=5500.0)[1:], strict=True))
-    assert all(a > b for a, b in zip(wide, loudest(lowest=200.0), strict=True))
+    assert all(a < b for a, b in zip(wide[1:], loudest(f_max=5500.0)[1:], strict=True))
+    assert all(a > b for a, b in zip(wide, loudest(f_min=200.0), strict=True))
     assert features_of(tone(300), make_feature_config("mel40", 0, 8000)).shape == (101, 40)
     half = resample(tone(1000, rate=8000), 8000, RATE)
     assert int(features_of(half, FeatureConfig()).mean(0).argmax()) == wide[1]
@@ -112,7 +112,7 @@ def test_samples_and_rates_that_cannot_be_computed_with(tmp_path):
     with pytest.raises(BadFile, match="not finite"):
         read_speech(tmp_path / "nan.wav", FeatureConfig())
     soundfile.write(tmp_path / "odd.wav", np.zeros(44_101), 44_101)
-    with pytest.raises(BadFile, match="44101 samples a second"):
+    with pytest.raises(BadFile, match="44101 samples per second"):
         read_speech(tmp_path / "odd.wav", FeatureConfig())
 
 

@@ -8,10 +8,9 @@ from tests.conftest import write_utterance
 from utils.errors import BadFile, UserError
 
 
-def describe(root, partition: str) -> str:
-    said = []
-    load_corpus([find_partition(root, partition)], "mean", say=said.append)
-    return said[-1]
+def describe(root, partition: str, caplog) -> str:
+    load_corpus([find_partition(root, partition)], "mean")
+    return caplog.messages[-1]
 
 
 def write(root, partition, features_dir, transcripts_dir, features, tokens, names=("b", "a", "c")):
@@ -36,18 +35,18 @@ BOUNDED, BARE = ["<sos>", "H", "I", "<eos>"], ["H", "I"]
         ("fbank", "text", lambda T: (80, T), BARE, "found: F24 layout, 80-dim fbank, stored (dimension, time), "),
     ],
 )
-def test_semesters(tmp_path, features_dir, transcripts_dir, shape, tokens, words):
+def test_semesters(tmp_path, caplog, features_dir, transcripts_dir, shape, tokens, words):
     write(tmp_path, "train", features_dir, transcripts_dir, lambda T: np.ones(shape(T), np.float32), tokens)
     write(tmp_path, "test", features_dir, None, lambda T: np.ones(shape(T), np.float32), tokens)
-    assert words in describe(tmp_path, "train")
-    corpus = load_corpus([find_partition(tmp_path, "train")], "mean", say=lambda line: None)
+    assert words in describe(tmp_path, "train", caplog)
+    corpus = load_corpus([find_partition(tmp_path, "train")], "mean")
     assert corpus.lengths == (30, 20, 40)
     assert corpus.texts == ("HI", "HI", "HI")
     assert {array.shape[1] for array in corpus.features} == {corpus.format.dim}
     test = find_partition(tmp_path, "test")
     assert test.transcripts is None
     assert test.layout.transcripts == transcripts_dir
-    assert "no transcripts" in describe(tmp_path, "test")
+    assert "no transcripts" in describe(tmp_path, "test", caplog)
 
 
 def test_order_is_sorted_file_names(tmp_path):

@@ -38,23 +38,22 @@ def write_tree(root, texts=TEXTS, seconds=1):
     return root
 
 
-def make(audio, out, feature_config=None, skip_bad=False, say=lambda line: None):
-    make_corpus(find_partitions(audio), out, feature_config or FeatureConfig(), 2, skip_bad, say)
+def make(audio, out, feature_config=None, skip_bad=False):
+    make_corpus(find_partitions(audio), out, feature_config or FeatureConfig(), 2, skip_bad)
 
 
 def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_checked_corpus_in_kaggles_layout(tmp_path):
-    said = []
-    make(write_tree(tmp_path / "audio"), tmp_path / "out", make_feature_config("mel28", 0, 5500), say=said.append)
-    corpus = load_corpus([find_partition(tmp_path / "out", "dev-clean")], "mean", say=lambda line: None)
+def test_a_checked_corpus_in_kaggles_layout(tmp_path, caplog):
+    make(write_tree(tmp_path / "audio"), tmp_path / "out", make_feature_config("mel28", 0, 5500))
+    corpus = load_corpus([find_partition(tmp_path / "out", "dev-clean")], "mean")
     assert [path.stem for path in corpus.paths] == sorted(TEXTS)
     assert list(corpus.texts) == [TEXTS[name] for name in sorted(TEXTS)]
     assert corpus.format.dim == 28
     assert all(100 <= length < 120 for length in corpus.lengths)  # a second each, whatever its rate; MP3 pads
-    assert "4 utterances; 28 log mel bands, 0 to 5500 Hz" in said[0]
+    assert "4 utterances; 28 log mel bands, 0 to 5500 Hz" in caplog.text
     assert read_feature_config(tmp_path / "out") == FeatureConfig(f_max=5500.0)
 
 
@@ -69,26 +68,28 @@ def test_what_is_there_is_not_made_again_and_what_is_missing_is(tmp_path):
     make(audio, out)
     assert contents(out) == before
     assert [path.stat().st_mtime_ns for path in (files[0], files[2])] == times
-    with pytest.raises(UserError, match=r"features\.json: .*bands: was 28, is now 40.*another folder"):
+    with pytest.raises(UserError, match=r"features\.json: .*n_mels: was 28, is now 40.*another folder"):
         make(audio, out, FeatureConfig(n_mels=40))
     assert contents(out) == before
 
 
-def test_a_corrected_text_is_taken_over_and_strangers_are_told_of(tmp_path):
-    audio, out, said = write_tree(tmp_path / "audio"), tmp_path / "out", []
+def test_a_corrected_text_is_taken_over_and_strangers_are_told_of(tmp_path, caplog):
+    audio, out = write_tree(tmp_path / "audio"), tmp_path / "out"
     make(audio, out)
     transcripts = audio / "dev-clean" / "84" / "121" / "84-121.trans.txt"
     transcripts.write_text("84-121-0000 It’s a well-known café, no. 3\n")
     os.remove(audio / "dev-clean" / "84" / "121" / "84-121-0001.wav")
-    make(audio, out, say=said.append)
+    caplog.clear()
+    make(audio, out)
+    said = caplog.messages
     assert read_transcript(out / "dev-clean" / "transcripts" / "84-121-0000.npy") == "IT'S A WELL KNOWN CAFE NO"
     assert "left out of the texts" in said[0]
     assert all(f"{letter!r} 1 times" in said[0] for letter in ",.3")
     assert "1 utterances there are not from this audio, such as 84-121-0001" in said[1]
 
 
-def test_bad_audio_is_named_and_skipped_on_request(tmp_path):
-    audio, said = write_tree(tmp_path / "audio"), []
+def test_bad_audio_is_named_and_skipped_on_request(tmp_path, caplog):
+    audio = write_tree(tmp_path / "audio")
     chapter = audio / "dev-clean" / "84" / "121"
     (chapter / "84-121-0000.flac").write_bytes(b"no audio")
     soundfile.write(chapter / "84-121-0007.wav", np.zeros(100), 16_000)
@@ -109,8 +110,8 @@ def test_bad_audio_is_named_and_skipped_on_request(tmp_path):
         "more.trans.txt: cannot be read",
     ):
         assert words in str(caught.value)
-    make(audio, tmp_path / "out", skip_bad=True, say=said.append)
-    assert "went on without them" in said[-1]
+    make(audio, tmp_path / "out", skip_bad=True)
+    assert "went on without them" in caplog.messages[-1]
     assert len(list((tmp_path / "out" / "dev-clean" / "mfcc").iterdir())) == 3
 
 

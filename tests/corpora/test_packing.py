@@ -18,10 +18,10 @@ from utils.errors import UserError
 
 
 def load(root, folder, names=("train",), **options):
-    said = []
+    """A corpus, packed into `folder` unless `options` say otherwise."""
     partitions = [find_partition(root, name) for name in names]
-    options = {"cache": "mmap", "cache_folder": folder, "say": said.append, **options}
-    return load_corpus(partitions, "mean", **options), said
+    options = {"cache": "mmap", "cache_folder": folder, **options}
+    return load_corpus(partitions, "mean", **options)
 
 
 @pytest.fixture
@@ -29,10 +29,11 @@ def root(tmp_path):
     return make_toy_corpus(tmp_path / "data", {"train": 5, "more": 3})
 
 
-def test_a_pack_holds_what_the_files_hold(root, tmp_path):
+def test_a_pack_holds_what_the_files_hold(root, tmp_path, caplog):
     names = ("train", "more")
-    mapped, said = load(root, tmp_path / "packed", names)
-    read, _ = load(root, None, names, cache="ram")
+    mapped = load(root, tmp_path / "packed", names)
+    said = caplog.messages[:]
+    read = load(root, None, names, cache="ram")
     assert (mapped.paths, mapped.lengths, mapped.texts) == (read.paths, read.lengths, read.texts)
     for features in (mapped.features, pickle.loads(pickle.dumps(mapped.features))):
         assert len(features) == 8
@@ -40,8 +41,9 @@ def test_a_pack_holds_what_the_files_hold(root, tmp_path):
             assert features[index].dtype == np.float32
             np.testing.assert_array_equal(features[index], expected)
     assert sum("packed train into" in line for line in said) == 1
-    _, again = load(root, tmp_path / "packed", names)
-    assert not any("packed" in line for line in again)
+    caplog.clear()
+    load(root, tmp_path / "packed", names)
+    assert not any("packed" in line for line in caplog.messages)
 
 
 def test_a_changed_file_makes_a_new_pack_and_removes_the_old(root, tmp_path):
@@ -49,7 +51,7 @@ def test_a_changed_file_makes_a_new_pack_and_removes_the_old(root, tmp_path):
     load(root, folder)
     (before,) = folder.iterdir()
     write_utterance(root / "train", "train-002", "NEW", np.ones((40, 12), dtype=np.float32))
-    corpus, _ = load(root, folder)
+    corpus = load(root, folder)
     (after,) = folder.iterdir()
     assert after != before
     assert corpus.texts[2] == "NEW"
@@ -57,9 +59,9 @@ def test_a_changed_file_makes_a_new_pack_and_removes_the_old(root, tmp_path):
 
 
 def test_half_precision_takes_half_the_space(root, tmp_path):
-    corpus, _ = load(root, tmp_path / "packed", half=True)
-    read, _ = load(root, None, cache="ram")
-    in_memory, _ = load(root, None, cache="ram", half=True)
+    corpus = load(root, tmp_path / "packed", half=True)
+    read = load(root, None, cache="ram")
+    in_memory = load(root, None, cache="ram", half=True)
     (pack,) = (tmp_path / "packed").iterdir()
     assert (pack / "features.bin").stat().st_size == 2 * sum(features.size for features in read.features)
     for half, kept, whole in zip(corpus.features, in_memory.features, read.features, strict=True):
@@ -72,8 +74,8 @@ def test_half_precision_takes_half_the_space(root, tmp_path):
 def test_features_stored_the_other_way_round(root, tmp_path):
     for path in (root / "train" / "mfcc").iterdir():
         np.save(path, np.load(path).T)
-    corpus, _ = load(root, tmp_path / "packed")
-    read, _ = load(root, None, cache="ram")
+    corpus = load(root, tmp_path / "packed")
+    read = load(root, None, cache="ram")
     assert not corpus.format.time_first
     for index, expected in enumerate(read.features):
         np.testing.assert_array_equal(corpus.features[index], expected)
@@ -89,8 +91,8 @@ def test_findings_are_the_same_whether_read_or_packed(root, tmp_path):
         messages.append(str(caught.value))
     assert messages[0] == messages[1] == messages[2]
     assert "train-001.npy" in messages[0]
-    corpus, _ = load(root, tmp_path / "packed", skip_bad=True)
-    read, _ = load(root, None, cache="ram", skip_bad=True)
+    corpus = load(root, tmp_path / "packed", skip_bad=True)
+    read = load(root, None, cache="ram", skip_bad=True)
     assert corpus.paths == read.paths
     for index, expected in enumerate(read.features):
         np.testing.assert_array_equal(corpus.features[index], expected)
@@ -99,7 +101,7 @@ def test_findings_are_the_same_whether_read_or_packed(root, tmp_path):
 def test_several_processes_at_once_end_with_one_pack(root, tmp_path):
     code = (
         "import sys; from pathlib import Path; from tests.corpora.test_packing import load; "
-        "corpus, _ = load(Path(sys.argv[1]), Path(sys.argv[2])); print(sum(float(f.sum()) for f in corpus.features))"
+        "corpus = load(Path(sys.argv[1]), Path(sys.argv[2])); print(sum(float(f.sum()) for f in corpus.features))"
     )
     command = [sys.executable, "-c", code, str(root), str(tmp_path / "packed")]
     home = Path(__file__).parents[2]
@@ -128,10 +130,10 @@ def test_a_folder_that_cannot_be_written_and_a_damaged_pack(root, tmp_path):
 
 def test_a_pack_that_a_newer_one_replaces_is_still_read(root, tmp_path):
     """Another run has found changed files; this one goes on with what it has checked."""
-    corpus, _ = load(root, tmp_path / "packed")
+    corpus = load(root, tmp_path / "packed")
     before = corpus.features[2]
     write_utterance(root / "train", "train-002", "NEW", np.ones((40, 12), dtype=np.float32))
-    newer, _ = load(root, tmp_path / "packed")
+    newer = load(root, tmp_path / "packed")
     assert (newer.features[2] == 1).all()
     np.testing.assert_array_equal(corpus.features[2], before)
 
@@ -140,7 +142,7 @@ def test_what_was_read_does_not_stay_in_memory(tmp_path):
     """Mapped as a whole, all 80 MB of it would."""
     for number in range(20):
         write_utterance(tmp_path / "data" / "train", f"{number:02d}", "HI", np.zeros((50_000, 20), np.float32))
-    corpus, _ = load(tmp_path / "data", tmp_path / "packed")
+    corpus = load(tmp_path / "data", tmp_path / "packed")
     gc.collect()
     before = resident("VmRSS")
     for features in corpus.features:

@@ -8,7 +8,8 @@ import torch
 from decoding.beam_search import beam_search
 from decoding.greedy import ctc_greedy, greedy_search
 from decoding.language_model import train_language_model
-from decoding.recogniser import Recogniser, character_limits, reorder
+from decoding.recogniser import Recogniser, character_limits, select_rows
+from models.speller import CellState, InputFeedingState
 from utils.vocabulary import EOS, PAD, SOS, VOCABULARY, decode
 
 V = len(VOCABULARY)
@@ -25,9 +26,6 @@ class Scripted:
     def initial_state(self, memories, rows=1):
         N = len(memories[0]) * rows
         return ((torch.zeros(N, dtype=torch.long), torch.zeros(N, dtype=torch.long)),)
-
-    def select(self, memories, utterances):
-        return (memories[0][utterances],)
 
     def step(self, token, states, memories):
         ((before, count),) = states
@@ -148,7 +146,7 @@ def test_a_model_decodes_a_batch_as_it_does_one_by_one(make_las, speech, attenti
     limits = character_limits(lengths)
 
     def decode_rows(rows):
-        memories = recogniser.listen(features[rows, : lengths[rows].max()], lengths[rows])
+        memories = recogniser.encode(features[rows, : lengths[rows].max()], lengths[rows])
         greedy = greedy_search(recogniser, memories, limits[rows])
         return greedy, beam_search(recogniser, memories, limits[rows], 4)
 
@@ -168,18 +166,23 @@ def test_an_ensemble_averages_log_probabilities(make_las, speech):
 
     def first_step(models):
         recogniser = Recogniser(models)
-        memories = recogniser.listen(features, lengths)
+        memories = recogniser.encode(features, lengths)
         return recogniser.step(token, recogniser.initial_state(memories), memories)[0]
 
     expected = (first_step(models[:1]) + first_step(models[1:])) / 2
     torch.testing.assert_close(first_step(models), expected)
 
 
-def test_reorder_takes_rows_of_every_tensor():
-    states = ((torch.arange(4), torch.arange(8).view(4, 2)),)
-    ((a, b),) = reorder(states, torch.tensor([2, 2, 0, 1]))
-    assert a.tolist() == [2, 2, 0, 1]
-    assert b.tolist() == [[4, 5], [4, 5], [0, 1], [2, 3]]
+def test_select_rows_takes_rows_of_every_tensor_and_keeps_the_kind_of_tuple():
+    cells = (CellState(torch.arange(4), torch.arange(8).view(4, 2)),)
+    state = InputFeedingState(cells, torch.arange(4) * 10, None)
+    found = select_rows((state, None), torch.tensor([2, 2, 0, 1]))
+    assert isinstance(found[0], InputFeedingState)
+    assert isinstance(found[0].cells[0], CellState)
+    assert found[1] is found[0].past_attention is None
+    assert found[0].cells[0].h.tolist() == [2, 2, 0, 1]
+    assert found[0].cells[0].c.tolist() == [[4, 5], [4, 5], [0, 1], [2, 3]]
+    assert found[0].context.tolist() == [20, 20, 0, 10]
 
 
 def test_ctc_greedy_merges_repeats_and_drops_blanks():
@@ -199,7 +202,7 @@ def test_a_language_model_is_added_with_its_weight(make_las, speech):
 
     def second_step(*fusion):
         recogniser = Recogniser([model], 0.0, *fusion)
-        heard = recogniser.listen(*speech)
+        heard = recogniser.encode(*speech)
         _, states = recogniser.step(torch.full((3,), SOS), recogniser.initial_state(heard), heard)
         return recogniser.step(token, states, heard)[0]
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from decoding import ctc_prefix
-from decoding.recogniser import reorder
+from decoding.recogniser import select_rows
 from utils.vocabulary import CTC_BLANK, EOS, SOS
 
 LABELS = (CTC_BLANK, 3, 4)
@@ -73,7 +73,7 @@ def test_rows_can_be_reordered_and_hundreds_of_steps_stay_exact():
     for position in range(60):
         total = total + increments.gather(1, flat[:, position : position + 1]).squeeze(1)
         increments, state = ctc_prefix.step(flat[:, position], state, frames)
-        (state,), flat, total, increments = reorder((state,), swap), flat[swap], total[swap], increments[swap]
+        state, flat, total, increments = select_rows(state, swap), flat[swap], total[swap], increments[swap]
     total = total + increments[:, EOS]
     expected = -F.ctc_loss(
         log_probs.repeat_interleave(3, 0).transpose(0, 1).double(),

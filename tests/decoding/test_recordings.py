@@ -20,14 +20,15 @@ from corpora.audio import resample
 from corpora.common import make_corpus
 from corpora.folder import find_utterances
 from decoding.recogniser import Recogniser
-from decoding.recordings import Recording, draw_recordings, monotone_path, time_words, transcribe_recordings
+from decoding.recordings import Recording, monotone_path, time_words, transcribe_recordings
 from decoding.transcribe import DecodingOptions
+from report.timeline import draw_recordings
 from tests.conftest import SMALL, draw_text
-from train import Trainer, train
-from utils.checkpoint import Loaded, load_checkpoint, load_for_recordings, save_checkpoint
+from train import Trainer, main
+from utils.checkpoint import LoadedModels, load_checkpoint, load_models, save_checkpoint
 from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
-from utils.features import FeatureConfig, FeatureFormat
+from utils.features import OLD_NAMES, FeatureConfig, FeatureFormat
 
 HOME = Path(__file__).parents[2]
 RATE = FeatureConfig.sample_rate
@@ -80,12 +81,11 @@ def run(tmp_path_factory):
             FeatureConfig(),
             2,
             False,
-            lambda line: None,
         )
     arguments = [*SMALL, "augment.vocal_tract=0", "augment.speed=0", "augment.frequency_masks=0", "training.epochs=14"]
     arguments += ["augment.time_masks=0", "training.guided_attention=1", "data.normalize=mean", "training.batch_size=4"]
     arguments += [f"data.root={root / 'data'}", f"run.dir={root}", "run.name=tones"]
-    train(load_config(overrides=arguments), torch.device("cpu"), SINGLE_PROCESS)
+    main(load_config(overrides=arguments))
     return root / "tones", arguments
 
 
@@ -144,10 +144,10 @@ def test_texts_and_times_of_other_audio(run, tmp_path):
     assert imread(tmp_path / "pictures" / "short.png").shape[1] >= 700
 
 
-def test_the_recipe_goes_from_the_corpus_into_the_checkpoint_and_stays(run, tmp_path):
+def test_the_feature_configuration_goes_from_the_corpus_into_the_checkpoint_and_stays(run, tmp_path):
     folder, arguments = run
     for name in ("best.pt", "last.pt"):
-        loaded = load_for_recordings([folder / name], lambda line: None)
+        loaded = load_models([folder / name])
         assert loaded.feature_config == FeatureConfig()
         assert 100 < loaded.p95_frames < 200
     data = tmp_path / "data"
@@ -155,10 +155,10 @@ def test_the_recipe_goes_from_the_corpus_into_the_checkpoint_and_stays(run, tmp_
 
     def resumed():
         config = load_config(overrides=[*arguments, f"data.root={data}"])
-        return Trainer(config, lambda line: None, torch.device("cpu"), SINGLE_PROCESS)
+        return Trainer(config, torch.device("cpu"), SINGLE_PROCESS)
 
     (data / "features.json").unlink()
-    assert resumed().feature_config == FeatureConfig()
+    assert resumed().data.feature_config == FeatureConfig()
     (data / "features.json").write_text('{"bands": 28, "highest": 5500}')
     with pytest.raises(UserError, match=r"features\.json: found .* 0 to 5500 Hz.* expected .* 0 to 8000 Hz"):
         resumed()
@@ -180,7 +180,7 @@ def test_a_single_picture_and_clear_messages(run, tmp_path):
     assert "missing.flac: found no such file" in refused
 
     old = load_checkpoint(folder / "best.pt")
-    del old["recipe"]
+    del old["feature_config"]
     save_checkpoint(tmp_path / "old.pt", old)
     unknown = command("test.py", *arguments, "--checkpoint", tmp_path / "old.pt", "--audio", path, expect=2).stderr
     assert "old.pt: how features are computed from speech is not known" in unknown
@@ -188,27 +188,41 @@ def test_a_single_picture_and_clear_messages(run, tmp_path):
 
 def test_one_picture_for_several_recordings_is_refused():
     with pytest.raises(UserError, match=r"--plot: found a\.png for 2 recordings, expected a folder"):
-        draw_recordings([Recording(Path(name), 1.0, []) for name in "ab"], Path("a.png"), FeatureConfig(), print)
+        draw_recordings([Recording(Path(name), 1.0, []) for name in "ab"], Path("a.png"), FeatureConfig())
 
 
-def test_checkpoints_of_other_recipes_do_not_go_together(run, tmp_path):
+def test_checkpoints_of_other_features_do_not_go_together(run, tmp_path):
     folder, _ = run
     other = load_checkpoint(folder / "best.pt")
-    other["recipe"]["highest"] = 5500.0
+    other["feature_config"]["f_max"] = 5500.0
     save_checkpoint(tmp_path / "other.pt", other)
     with pytest.raises(
         UserError, match=r"other\.pt: found features of .*5500 Hz.*, expected .*8000 Hz.* best\.pt|other"
     ):
-        load_for_recordings([folder / "best.pt", tmp_path / "other.pt"], lambda line: None)
-    other |= {"recipe": None, "usual_frames": "many"}
+        load_models([folder / "best.pt", tmp_path / "other.pt"])
+    other |= {"feature_config": None, "p95_frames": "many"}
     save_checkpoint(tmp_path / "other.pt", other)
-    assert load_for_recordings([folder / "best.pt", tmp_path / "other.pt"], lambda line: None).feature_config is None
-    assert load_for_recordings([tmp_path / "other.pt"], lambda line: None).p95_frames is None
+    assert load_models([folder / "best.pt", tmp_path / "other.pt"]).feature_config is None
+    assert load_models([tmp_path / "other.pt"]).p95_frames is None
     for nonsense in ("mel", {"bands": 10**9}, {"code": torch.ones(2)}):
-        other["recipe"] = nonsense
+        other["feature_config"] = nonsense
         save_checkpoint(tmp_path / "other.pt", other)
-        with pytest.raises(UserError, match=r"other\.pt: recipe: "):
-            load_for_recordings([tmp_path / "other.pt"], lambda line: None)
+        with pytest.raises(UserError, match=r"other\.pt: feature_config: "):
+            load_models([tmp_path / "other.pt"])
+
+
+def test_a_checkpoint_with_the_old_names_is_the_same(run, tmp_path):
+    """As the project wrote them before FeatureConfig had the names of torchaudio's arguments."""
+    folder, _ = run
+    old = load_checkpoint(folder / "best.pt")
+    now = old.pop("feature_config")
+    names = {name: key for key, name in OLD_NAMES.items()}
+    old["recipe"] = {names[name]: value for name, value in now.items()}
+    old["usual_frames"] = old.pop("p95_frames")
+    assert set(old["recipe"]) == {"bands", "cepstra", "lowest", "highest", "rate", "window", "hop", "fft"}
+    save_checkpoint(tmp_path / "old.pt", old)
+    expected, found = load_models([folder / "best.pt"]), load_models([tmp_path / "old.pt"])
+    assert (found.feature_config, found.p95_frames) == (expected.feature_config, expected.p95_frames)
 
 
 @pytest.mark.parametrize(("usual", "longest"), [(300, 3.0), (10, 2.0), (5000, 20.0), (None, 20.0)])
@@ -216,7 +230,7 @@ def test_pieces_are_as_long_as_the_model_is_used_to(usual, longest, make_las, tm
     generator = np.random.default_rng(3)
     soundfile.write(tmp_path / "a.wav", say("ABCDE " * 50, generator), RATE)
     model = make_las(feature_dim=28)
-    loaded = Loaded([model], FeatureFormat(28, True, "mean"), FeatureConfig(), usual)
+    loaded = LoadedModels([model], FeatureFormat(28, True, "mean"), FeatureConfig(), usual)
     options = DecodingOptions("greedy", 1, "likelihood", 0.0)
     path = tmp_path / "a.wav"
     (recording,) = transcribe_recordings(Recogniser([model]), [path], loaded, options, torch.device("cpu"))

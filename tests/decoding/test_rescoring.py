@@ -19,7 +19,7 @@ def test_the_beams_scores_are_the_evidence_combined(make_las, speech, weights):
     for model in models:
         model.speller.output_bias.data[EOS] += 3.0  # so that texts end before the limit
     recogniser = Recogniser(models, weights.ctc_weight, train_language_model(TEXTS, 3), weights.lm_weight)
-    heard = recogniser.listen(*speech)
+    heard = recogniser.encode(*speech)
     limits = character_limits(speech[1])
     beams = beam_search(recogniser, heard, limits, 4, weights.length_reward)
     texts = [[hypothesis.tokens for hypothesis in beam] for beam in beams]
@@ -38,7 +38,7 @@ def test_each_source_alone(make_las, speech):
     model, features, lengths = make_las(2, scale=2.0), *speech
     language_model = train_language_model(TEXTS, 3)
     recogniser = Recogniser([model], 0.5, language_model, 0.1)
-    heard = recogniser.listen(features, lengths)
+    heard = recogniser.encode(features, lengths)
     texts = ["CAT", "", "A"]
     hypotheses = [[encode(text)[1:-1]] * (row + 1) for row, text in enumerate(texts)]  # 1, 2 and 3 of them
     found = score_hypotheses(recogniser, heard, hypotheses)

@@ -16,7 +16,7 @@ OPTIONS = DecodingOptions("beam", 3, "likelihood", 0.5)
 
 @pytest.fixture
 def corpus(toy_root):
-    return load_corpus([find_partition(toy_root, "dev")], "mean", say=lambda line: None)
+    return load_corpus([find_partition(toy_root, "dev")], "mean")
 
 
 def with_room_for(rows, monkeypatch, error):

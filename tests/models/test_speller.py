@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from models.speller import CellState
 from utils.vocabulary import SOS
 
 TOKENS = torch.tensor([[SOS, 5, 9, 4, 7], [SOS, 8, 8, 3, 3], [SOS, 4, 20, 30, 6]])
@@ -18,7 +19,7 @@ def test_steps_equal_the_whole_sequence(make_las, speech, kind, feeding, layers)
         found, state, weights = model.speller.step(TOKENS[:, step], state, memory)
         torch.testing.assert_close(found, logits[:, step], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(weights, attention[:, :, step], atol=1e-6, rtol=1e-5)
-        assert all(tensor.size(0) == 3 for tensor in state)
+        assert all(tensor.size(0) == 3 for cell in state.cells for tensor in cell)
 
 
 def test_rows_of_an_utterance_share_its_memory(make_las, speech):
@@ -26,7 +27,12 @@ def test_rows_of_an_utterance_share_its_memory(make_las, speech):
     model = make_las()
     memory = model.listen(*speech).memory
     token = torch.tensor([5, 9, 4, 7, 8, 3])
-    state = tuple(tensor + 0.1 * torch.rand_like(tensor) for tensor in model.speller.initial_state(memory, rows=2))
+    start = model.speller.initial_state(memory, rows=2)
+    cells = tuple(CellState(*(tensor + 0.1 * torch.rand_like(tensor) for tensor in cell)) for cell in start.cells)
+    past = start.past_attention + 0.1 * torch.rand_like(start.past_attention)
+    state = start._replace(
+        cells=cells, context=start.context + 0.1 * torch.rand_like(start.context), past_attention=past
+    )
     logits, _, weights = model.speller.step(token, state, memory)
     repeated = type(memory)(*(tensor.repeat_interleave(2, dim=0) for tensor in memory))
     expected, _, expected_weights = model.speller.step(token, state, repeated)
@@ -40,7 +46,7 @@ def test_the_embedding_is_the_output_layer(make_las):
     assert sum(size[0] == 31 for size in sizes.values()) == 2  # embedding and output bias
 
 
-def test_sampling_replaces_characters_by_one_coin_a_token(make_las, speech):
+def test_sampling_replaces_characters_by_one_coin_per_token(make_las, speech):
     """With a rate of 0 no character after <sos> is read; with 1 all are; between, coins differ between utterances."""
     model = make_las()
     memory = model.listen(*speech).memory

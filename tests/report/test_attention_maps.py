@@ -1,7 +1,8 @@
 import numpy as np
 from matplotlib.image import imread
 
-from report.attention_maps import AttentionMap, save_attention_maps, save_first_and_best
+from report.attention_maps import save_attention_maps, save_first_and_best
+from training.evaluate import AttentionMap
 
 
 def make_map(weights) -> AttentionMap:

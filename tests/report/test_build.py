@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 
 from report import build
-from report.attention_maps import AttentionMap, keep_maps, kept_maps
-from report.build import differences, fill_page, gather, report_epoch, write_report
+from report.__main__ import main
+from report.attention_maps import keep_maps, kept_maps
+from report.build import RunReport, differences, fill_page, gather, write_report
+from training.evaluate import AttentionMap, Evaluation, Prediction
+from utils.cli import run_command
 from utils.errors import UserError
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
@@ -39,6 +42,12 @@ PREDICTIONS = [
 ]
 
 
+def add_epoch(folder: Path, epoch: int, sharp: float) -> None:
+    """As train.py does after an epoch that is the best so far."""
+    predictions = [Prediction(*row) for row in PREDICTIONS]
+    RunReport(folder).add_epoch(make_row(epoch), Evaluation({}, draw_maps(sharp), predictions), is_best=True)
+
+
 def make_run(folder: Path) -> Path:
     """A run of four epochs, as train.py and test.py leave it."""
     folder.mkdir()
@@ -47,13 +56,11 @@ def make_run(folder: Path) -> Path:
         "training: {epochs: 9, ctc_epochs: 0}\n"
     )
     (folder / "environment.yaml").write_text("torch: 2.11.0\ndevice: cpu\n")
-    said = []
     for epoch in range(1, 5):
         pd.DataFrame([make_row(one) for one in range(1, epoch + 1)]).to_csv(folder / "metrics.csv", index=False)
-        report_epoch(folder, epoch, draw_maps(epoch / 4), PREDICTIONS, True, said.append)
-    assert said == []
+        add_epoch(folder, epoch, epoch / 4)
     pd.DataFrame(PREDICTIONS[:3], columns=build.COLUMNS).to_csv(folder / "predictions-test.csv", index=False)
-    assert write_report(folder, said.append)
+    assert write_report(folder)
     return folder
 
 
@@ -144,7 +151,7 @@ def test_two_hundred_epochs_of_a_large_dev_partition_stay_below_10_mb(tmp_path):
     texts = ["".join(row) for row in letters]
     rows = [(f"1272-128104-{n:04d}", text, text.replace("AB", "C"), text.count("AB")) for n, text in enumerate(texts)]
     pd.DataFrame(rows, columns=build.COLUMNS).to_csv(tmp_path / "dev-best.csv", index=False)
-    assert write_report(tmp_path, pytest.fail)
+    assert write_report(tmp_path)
     assert (tmp_path / "report.html").stat().st_size < 10e6
     assert len(read_data(tmp_path)["maps"]["epochs"]) > 5
 
@@ -153,29 +160,29 @@ def test_a_run_of_an_older_version_has_a_report_too(tmp_path):
     pd.DataFrame([{"epoch": 1, "dev_distance": 3.0, "dev_cer": 0.1, "dev_wer": 0.1, "dev_monotonicity": 0.1}]).to_csv(
         tmp_path / "metrics.csv", index=False
     )
-    assert write_report(tmp_path, pytest.fail)
+    assert write_report(tmp_path)
     assert read_data(tmp_path)["maps"]["epochs"] == []
 
 
 @pytest.mark.parametrize("broken", ["report.html", "attention", "metrics.csv"])
-def test_a_report_that_cannot_be_written_is_a_line(broken, tmp_path):
+def test_a_report_that_cannot_be_written_is_a_line(broken, tmp_path, caplog):
     """The one before stays; nothing is raised."""
     pd.DataFrame([make_row(1)]).to_csv(tmp_path / "metrics.csv", index=False)
-    said = []
-    report_epoch(tmp_path, 1, draw_maps(0.5), PREDICTIONS, True, said.append)
+    add_epoch(tmp_path, 1, 0.5)
     before = (tmp_path / "report.html").read_bytes()
     if broken == "report.html":
         (tmp_path / "report.html.tmp").mkdir()
     elif broken == "attention":
-        shutil.rmtree(tmp_path / "attention")
-        (tmp_path / "attention").write_text("not a folder")
+        (tmp_path / "attention" / "epoch-002.json.tmp").mkdir()
     else:
         (tmp_path / broken).write_bytes(b"\xff\xfe\x00")
-    assert said == []
-    report_epoch(tmp_path, 2, draw_maps(0.6), PREDICTIONS, True, said.append)
-    (line,) = said
-    assert line.startswith("report.html: cannot ")
-    assert "\n" not in line
+    assert not caplog.records
+    add_epoch(tmp_path, 2, 0.6)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("report.html: cannot ")
+    assert "\n" not in record.getMessage()
+    assert record.levelname == "WARNING"
+    assert record.exc_info[0] is not None  # the log file has its traceback
     assert (tmp_path / "report.html").read_bytes() == before
 
 
@@ -183,9 +190,9 @@ def test_redrawn_by_hand(run_folder, tmp_path, monkeypatch, capsys):
     shutil.copytree(run_folder, tmp_path / "run")
     (tmp_path / "run" / "report.html").unlink()
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path / "run")])
-    build.main()
+    run_command(main)
     assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "report.html")
     assert len(gather(tmp_path / "run")["splits"]) == 2
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path)])
     with pytest.raises(UserError, match=r"found neither metrics\.csv nor predictions"):
-        build.main()
+        main()

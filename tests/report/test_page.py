@@ -197,7 +197,7 @@ def test_dark_where_the_system_is(page):
 
 def test_a_folder_with_nothing_but_a_table_opens_too(browser, tmp_path):
     pd.DataFrame(PREDICTIONS[:2], columns=COLUMNS).to_csv(tmp_path / "predictions-test.csv", index=False)
-    assert write_report(tmp_path, pytest.fail)
+    assert write_report(tmp_path)
     browser.get((tmp_path / "report.html").as_uri())
     shown = [one.get_attribute("id") for one in find(browser, "section") if one.is_displayed()]
     assert shown == ["texts", "errors"]

@@ -22,15 +22,21 @@ def test_kept_beside_the_corpus_and_refused_where_it_is_another(tmp_path):
     write_feature_config(tmp_path / "corpus", feature_config)
     write_feature_config(tmp_path / "corpus", feature_config)
     assert read_feature_config(tmp_path / "corpus") == feature_config
-    with pytest.raises(UserError, match=r"bands: was 40, is now 28; highest: was 5500, is now 8000\); choose another"):
+    with pytest.raises(UserError, match=r"n_mels: was 40, is now 28; f_max: was 5500, is now 8000\); choose another"):
         write_feature_config(tmp_path / "corpus", FeatureConfig())
     assert read_feature_config(tmp_path / "corpus") == feature_config
 
 
-def test_recipes_from_before_there_were_cepstra(tmp_path):
+def test_files_with_old_names_and_from_before_there_were_cepstra(tmp_path):
     old = {"kind": "log mel", "bands": 28, "highest": 5500.0, "rate": 16000, "window": 400, "hop": 160}
     (tmp_path / FILE).write_text(json.dumps(old))
     assert read_feature_config(tmp_path) == FeatureConfig(f_max=5500.0)
+    old = {"bands": 40, "cepstra": 13, "lowest": 20.0, "highest": 5500.0, "rate": 8000, "window": 200, "hop": 80}
+    expected = FeatureConfig(40, 13, 20.0, 4000.0, 8000, 200, 80, 256)
+    (tmp_path / FILE).write_text(json.dumps({**old, "highest": 4000.0, "fft": 256}))
+    assert read_feature_config(tmp_path) == expected
+    write_feature_config(tmp_path / "new", expected)
+    assert set(json.loads((tmp_path / "new" / FILE).read_text())) == set(asdict(expected))
 
 
 def test_said_in_words():
@@ -42,16 +48,16 @@ def test_said_in_words():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": 3}, "found 'colour', expected a recipe of bands, cepstra"),
-        ({"bands": "28"}, "bands: found '28', expected a whole number"),
-        ({"bands": 28.5}, "bands: found '28.5', expected a whole number"),
-        ({"bands": True}, "bands: found 'True'"),
-        ({"hop": 0}, "hop: found '0', expected a whole number from 1"),
-        ({"highest": float("nan")}, "highest: found 'nan'"),
-        ({"highest": 9000}, "lowest < highest <= rate / 2"),
-        ({"cepstra": 29}, "cepstra <= bands"),
-        ({"window": 80}, "hop <= window"),
-        ({"fft": 999_999, "bands": 500_000}, "fft"),
+        ({"colour": 3}, "found 'colour', expected a feature configuration of n_mels, n_mfcc"),
+        ({"n_mels": "28"}, "n_mels: found '28', expected an integer"),
+        ({"n_mels": 28.5}, "n_mels: found '28.5', expected an integer"),
+        ({"n_mels": True}, "n_mels: found 'True'"),
+        ({"hop_length": 0}, "hop_length: found '0', expected an integer from 1"),
+        ({"f_max": float("nan")}, "f_max: found 'nan'"),
+        ({"f_max": 9000}, "f_min < f_max <= sample_rate / 2"),
+        ({"n_mfcc": 29}, "n_mfcc <= n_mels"),
+        ({"win_length": 80}, "hop_length <= win_length"),
+        ({"n_fft": 999_999, "n_mels": 500_000}, "n_fft"),
     ],
 )
 def test_nonsense_is_refused(change, message):
@@ -68,12 +74,11 @@ def test_files_that_are_no_recipe(content, tmp_path):
 
 def test_a_run_keeps_to_its_recipe(tmp_path):
     assert training_feature_config(tmp_path, 28, None) is None
-    assert (
-        training_feature_config(tmp_path, 28, FeatureConfig()) == FeatureConfig()
-    )  # resumed: the corpus has lost its file
+    # resumed: the corpus has lost its file
+    assert training_feature_config(tmp_path, 28, FeatureConfig()) == FeatureConfig()
     write_feature_config(tmp_path, FeatureConfig(f_max=5500.0))
     assert training_feature_config(tmp_path, 28, None) == FeatureConfig(f_max=5500.0)
     with pytest.raises(UserError, match=r"found 28 log mel bands, 0 to 5500 .*expected 28 .*0 to 8000 .* so far"):
         training_feature_config(tmp_path, 28, FeatureConfig())
-    with pytest.raises(UserError, match=r"expected 13 features a frame"):
+    with pytest.raises(UserError, match=r"expected 13 features per frame"):
         training_feature_config(tmp_path, 13, None)

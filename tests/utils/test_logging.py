@@ -1,6 +1,7 @@
 """The screen as a person sees it: through a terminal of 80 columns, and through a pipe."""
 
 import fcntl
+import logging
 import os
 import pty
 import re
@@ -12,28 +13,31 @@ from pathlib import Path
 
 import pytest
 
+from utils.logging import NO_LABEL, add_log_file, setup_logging
+
 HOME = Path(__file__).parents[2]
 COLUMNS = 80
 TALK = """
-import sys
+import logging, sys
 from pathlib import Path
 from tqdm import tqdm
-from train import BAR
+from training.progress import BAR
 from utils.cli import run_command
 from utils.errors import UserError
-from utils.logging import make_logger
-say = make_logger(Path(sys.argv[1])).info
-for index in (bar := tqdm(range(30), "epoch 1/1", bar_format=BAR, dynamic_ncols=True, leave=False, disable=None)):
-    bar.set_postfix_str("loss 1.234, distance 12.34, lr 1.0e-03, tf 1.00, |g| 1.23, 123.4 utt/s, waiting 100%")
-    bar.refresh()
-    if index == 10:
-        say("warning: a word of it")
-    if index == 20:
-        say("epoch   1: train loss 1.000, best")
-say("done, it was the best")
-def fail():
+from utils.logging import add_log_file
+logger = logging.getLogger("las.somewhere")
+def talk():
+    add_log_file(Path(sys.argv[1]))
+    for index in (bar := tqdm(range(30), "epoch 1/1", bar_format=BAR, dynamic_ncols=True, leave=False, disable=None)):
+        bar.set_postfix_str("loss 1.234, distance 12.34, lr 1.0e-03, tf 1.00, |g| 1.23, 123.4 utt/s, waiting 100%")
+        bar.refresh()
+        if index == 10:
+            logger.warning("a word of it")
+        if index == 20:
+            logger.info("epoch   1: train loss 1.000, best", extra={"highlight": "best"})
+    logger.info("done, it was the best")
     raise UserError("no such thing")
-run_command(fail)
+run_command(talk)
 """
 
 
@@ -88,7 +92,7 @@ def test_lines_bar_and_colours_on_a_terminal(tmp_path, environment):
     assert "1.000, \033[32mbest\033[0m" in written
     assert "\033[31merror:\033[0m no such thing" in written
     assert written.count("\033[0m") == 3
-    assert [line[21:] for line in log.read_text().splitlines()] == said
+    assert [line[21:] for line in log.read_text().splitlines()] == [*said, "error: no such thing"]
 
     plain = on_a_terminal([sys.executable, "-c", TALK, str(log)], {**environment, "NO_COLOR": "1"})
     assert screen(plain) == [*said, "error: no such thing"]
@@ -100,3 +104,83 @@ def test_nothing_but_the_lines_in_a_pipe(tmp_path, environment):
     result = subprocess.run(arguments, cwd=HOME, env=environment, capture_output=True, text=True)
     assert result.stdout == "warning: a word of it\nepoch   1: train loss 1.000, best\ndone, it was the best\n"
     assert result.stderr == "error: no such thing\n"
+
+
+@pytest.fixture
+def commands_log(tmp_path):
+    """The console's handlers and a log file, as in a command."""
+    setup_logging()
+    add_log_file(tmp_path / "train.log")
+    return tmp_path / "train.log"
+
+
+def test_levels_choose_label_and_stream(commands_log, capsys):
+    logger = logging.getLogger("las.module")
+    logger.debug("hidden")
+    logger.info("a line")
+    logger.warning("careful")
+    logger.error("wrong")
+    logger.error("stopped by SIGTERM", extra=NO_LABEL)
+    out, err = capsys.readouterr()
+    assert out == "a line\nwarning: careful\n"
+    assert err == "error: wrong\nstopped by SIGTERM\n"
+    expected = ["a line", "warning: careful", "error: wrong", "stopped by SIGTERM"]
+    assert [line[21:] for line in commands_log.read_text().splitlines()] == expected
+
+
+def test_a_swallowed_exception_is_a_line_on_the_console_and_a_traceback_in_the_file(commands_log, capsys):
+    try:
+        raise KeyError("inner")
+    except KeyError:
+        logging.getLogger("las.module").warning("report.html: cannot be written", exc_info=True)
+    assert capsys.readouterr().out == "warning: report.html: cannot be written\n"
+    logged = commands_log.read_text()
+    assert "Traceback (most recent call last):" in logged
+    assert "KeyError: 'inner'" in logged
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", ["info", "warning", "error"]), ("1", ["error"])])
+def test_other_ranks_say_errors_alone(monkeypatch, tmp_path, capsys, rank, said):
+    monkeypatch.setenv("RANK", rank)
+    setup_logging()
+    add_log_file(tmp_path / "train.log")
+    for level in ("info", "warning", "error"):
+        getattr(logging.getLogger("las.module"), level)(level)
+    out, err = capsys.readouterr()
+    assert [line.split(": ")[-1] for line in (out + err).splitlines()] == said
+    assert len((tmp_path / "train.log").read_text().splitlines()) == len(said)
+
+
+def test_other_libraries_are_not_echoed(commands_log, capsys):
+    logging.getLogger("somebody.else").warning("noise")
+    assert "noise" not in capsys.readouterr().out
+    assert "noise" not in commands_log.read_text()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_log_on_a_full_disk_does_not_stop_the_run(tmp_path, capsys):
+    setup_logging()
+    (tmp_path / "train.log").symlink_to("/dev/full")
+    add_log_file(tmp_path / "train.log")
+    logging.getLogger("las.module").info("a line")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("a line\n", "")
+    setup_logging()  # as the next command does
+
+
+def test_a_command_that_sets_up_again_closes_its_files(commands_log):
+    setup_logging()
+    logging.getLogger("las.module").info("later")
+    assert "later" not in commands_log.read_text()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp949"])
+def test_characters_that_a_console_cannot_show(encoding):
+    code = "from utils.logging import setup_logging; import logging; setup_logging(); "
+    code += "logging.getLogger('las.x').info('caf\\u00e9 \\ud55c \\udce9')"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    result = subprocess.run([sys.executable, "-c", code], cwd=HOME, env=environment, capture_output=True)
+    assert result.returncode == 0
+    assert result.stderr == b""
+    assert result.stdout.startswith(b"caf")
+    assert b"\\udce9" in result.stdout
