@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 
-from corpora.checks import read_features, read_transcript
 from corpora.layout import find_partition
 from corpora.loading import load_corpus
 from tests.conftest import write_utterance
-from utils.errors import BadFile, UserError
+from utils.errors import UserError
 
 
 def describe(root, partition: str, caplog) -> str:
@@ -75,71 +74,3 @@ def test_missing_folders_say_what_to_do(tmp_path):
     write_utterance(tmp_path / "dev", "a", "HI", np.ones((20, 4), np.float32))
     with pytest.raises(UserError, match="partitions that are there: dev"):
         find_partition(tmp_path, "train-clean-100")
-
-
-def bad_features(path, kind):
-    good = np.ones((20, 4), np.float32)
-    if kind == "truncated":
-        np.save(path, good)
-        path.write_bytes(path.read_bytes()[:-40])
-    elif kind == "no bytes":
-        path.write_bytes(b"")
-    elif kind == "text":
-        path.write_bytes(b"this is not an array, whatever it is called")
-    elif kind == "pickle":
-        np.save(path, np.array([{}], dtype=object), allow_pickle=True)
-    elif kind == "1-D":
-        np.save(path, good[0])
-    elif kind == "3-D":
-        np.save(path, good[None])
-    elif kind == "no frames":
-        np.save(path, good[:0])
-    elif kind == "text array":
-        np.save(path, np.array([["a"]]))
-    elif kind == "claims 10 GB":
-        header = str({"descr": "<f4", "fortran_order": False, "shape": (100_000_000, 28)}).encode()
-        path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 16)
-    elif kind == "npz":
-        with path.open("wb") as file:
-            np.savez(file, good)
-
-
-@pytest.mark.parametrize(
-    ("kind", "found"),
-    [
-        ("truncated", "truncated"),
-        ("no bytes", "an empty file"),
-        ("text", "not a .npy file"),
-        ("pickle", "object array"),
-        ("1-D", "a 1-D array of float32"),
-        ("3-D", "a 3-D array"),
-        ("no frames", "an empty array"),
-        ("text array", "array of <U1"),
-        ("claims 10 GB", "truncated"),
-        ("npz", "archive"),
-    ],
-)
-def test_unusable_feature_files(tmp_path, kind, found):
-    path = tmp_path / "x.npy"
-    bad_features(path, kind)
-    with pytest.raises(BadFile, match=found):
-        read_features(path)
-
-
-@pytest.mark.parametrize(
-    ("array", "found"),
-    [
-        (np.array(["<sos>", "H", "é", "1", "<eos>"]), "outside the vocabulary: '1', 'é'"),
-        (np.array(["h", "i"]), "'h', 'i'"),
-        (np.array(["<sos>", "<eos>"]), "an empty transcript"),
-        (np.array([1, 2]), "array of int64"),
-        (np.array([["H", "I"]]), "a 2-D array"),
-        (np.array(["HI", "YOU"]), "'HI', 'YOU'"),
-        (np.array([{}], dtype=object), "object array"),
-    ],
-)
-def test_unusable_transcripts(tmp_path, array, found):
-    path = tmp_path / "x.npy"
-    np.save(path, array, allow_pickle=True)
-    with pytest.raises(BadFile, match=found):
-        read_transcript(path)

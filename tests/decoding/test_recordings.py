@@ -30,6 +30,7 @@ from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
 from utils.features import OLD_NAMES, FeatureConfig, FeatureFormat
 
+pytestmark = pytest.mark.slow  # it trains a model
 HOME = Path(__file__).parents[2]
 RATE = FeatureConfig.sample_rate
 PITCH = {letter: 300 * 1.4**index for index, letter in enumerate("ABCDE'")}  # Hz; a space is silence
