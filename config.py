@@ -6,37 +6,64 @@ Only the commands import this module: they hand plain values on. It imports noth
 key answer at once.
 """
 
-import argparse
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from utils.cli import CommandParser, describe_keys, is_override, read_key_comments
+from utils.cli import describe_keys, read_key_comments
 from utils.errors import UserError, explain_validation_error, nearest_key
-from utils.files import parse_yaml
+from utils.files import NAME_RULE, is_name, parse_yaml
 
 TUNED = "decoding.yaml"  # in a run's folder: the decoding weights that tune.py found
+PACKS = "packed"  # in run.dir: the folder of packed features
 DEFAULTS = Path(__file__).with_name("config.yaml")
-
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+# Bounds are what the code can honour. A model that memory has no room for is refused when its features are known.
+Count = Annotated[int, Field(ge=0, le=10**6)]
+Positive = Annotated[int, Field(ge=1, le=10**6)]
+Size = Annotated[int, Field(ge=1, le=8192)]  # of a layer
+Layers = Annotated[int, Field(ge=0, le=32)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Amount = Annotated[float, Field(ge=0, le=10**6)]
+PositiveAmount = Annotated[float, Field(gt=0, le=10**6)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
-OneOrMany = Annotated[
-    list[Text], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+
+
+def _check_name(name: str) -> str:
+    if not is_name(name):
+        raise ValueError(NAME_RULE)
+    return name
+
+
+def _check_run_name(name: str) -> str:
+    if name.lower() == PACKS:
+        raise ValueError(f"another name: {PACKS} holds the packed features of all runs")
+    return name
+
+
+def _check_columns(columns: Any) -> Any:
+    names = columns if isinstance(columns, list) else []
+    if columns != "auto" and (len(names) != 2 or not all(isinstance(name, str) and name for name in names)):
+        raise ValueError("auto, or the names of two columns, such as [id, label]")
+    return columns
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+Names = Annotated[
+    list[Name], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 ]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class RunConfig(Section):
-    name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
+    name: Annotated[Name, AfterValidator(_check_run_name)]
     dir: Text
 
     @property
@@ -46,19 +73,26 @@ class RunConfig(Section):
     @property
     def packs(self) -> Path:
         """Where `data.cache=mmap` keeps what all runs share."""
-        return Path(self.dir) / "packed"
+        return Path(self.dir) / PACKS
 
 
 class DataConfig(Section):
     root: Text
-    train: OneOrMany
-    dev: Text
-    test: Text
+    train: Names
+    dev: Name
+    test: Name
     normalize: Literal["none", "mean", "mean_variance"]
     skip_bad: bool
     cache: Annotated[Literal["ram", "mmap", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
     half_precision: bool
-    workers: Count
+    workers: Annotated[int, Field(ge=0, le=256)]
+
+    @model_validator(mode="after")
+    def _partitions_differ(self) -> "DataConfig":
+        twice = sorted({name for name in self.train if self.train.count(name) > 1})
+        if twice:
+            raise ValueError(f"data.train to name each partition once; found {', '.join(twice)} again")
+        return self
 
 
 class AugmentConfig(Section):
@@ -78,23 +112,23 @@ class AugmentConfig(Section):
 
 
 class ConvConfig(Section):
-    channels: Positive
+    channels: Size
     kernel: Literal[1, 3, 5, 7, 9, 11]  # odd: the window is centred, and output lengths are exact
-    stride: Positive
+    stride: Annotated[int, Field(ge=1, le=16)]
 
 
 class ListenerConfig(Section):
-    conv: list[ConvConfig]
-    blstm_layers: Count
-    pblstm_layers: Count
-    hidden: Positive
+    conv: Annotated[list[ConvConfig], Field(max_length=16)]
+    blstm_layers: Layers
+    pblstm_layers: Annotated[int, Field(ge=0, le=8)]
+    hidden: Size
     dropout: DropoutRate
 
 
 class AttentionConfig(Section):
     kind: Literal["dot", "location"]
-    heads: Positive
-    dim: Positive
+    heads: Size
+    dim: Size
 
     @model_validator(mode="after")
     def _heads_share_dim(self) -> "AttentionConfig":
@@ -104,9 +138,9 @@ class AttentionConfig(Section):
 
 
 class SpellerConfig(Section):
-    embedding: Positive
-    hidden: Positive
-    layers: Positive
+    embedding: Size
+    hidden: Size
+    layers: Annotated[int, Field(ge=1, le=32)]
     input_feeding: bool
     dropout: DropoutRate
 
@@ -137,24 +171,24 @@ class TeacherForcingConfig(Section):
 class TrainingConfig(Section):
     epochs: Positive
     start_from: Text | None
-    max_minutes: Annotated[float, Field(gt=0)] | None
+    max_minutes: PositiveAmount | None
     batch_size: Positive
     accumulate: Positive
-    checkpoint_minutes: Annotated[float, Field(gt=0)]
-    seed: Count
+    checkpoint_minutes: PositiveAmount
+    seed: Seed
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bf16"]
-    learning_rate: Annotated[float, Field(gt=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
+    learning_rate: Annotated[float, Field(gt=0, le=10)]
+    weight_decay: Annotated[float, Field(ge=0, le=10)]
     schedule: Literal["cosine", "plateau", "constant"]
-    warmup_epochs: Annotated[float, Field(ge=0)]
+    warmup_epochs: Amount
     plateau_patience: Positive
-    clip_norm: Annotated[float, Field(gt=0)]
-    average_epochs: Annotated[float, Field(ge=0)]
+    clip_norm: PositiveAmount
+    average_epochs: Amount
     label_smoothing: Annotated[float, Field(ge=0, lt=1)]
     ctc_weight: Annotated[float, Field(ge=0, lt=1)]
     ctc_epochs: Count
-    guided_attention: Annotated[float, Field(ge=0)]
+    guided_attention: Amount
     teacher_forcing: TeacherForcingConfig
 
     @model_validator(mode="after")
@@ -166,11 +200,11 @@ class TrainingConfig(Section):
 
 class DecodingConfig(Section):
     mode: Literal["greedy", "beam"]
-    beam_size: Positive
+    beam_size: Annotated[int, Field(ge=1, le=1024)]
     rank: Literal["likelihood", "mbr"]
     ctc_weight: Fraction
-    lm_weight: Annotated[float, Field(ge=0)]
-    length_reward: Annotated[float, Field(ge=0)]
+    lm_weight: Amount
+    length_reward: Amount
 
 
 class WandbConfig(Section):
@@ -181,6 +215,12 @@ class WandbConfig(Section):
 
 class TestConfig(Section):
     submission: Text
+    columns: Annotated[Any, AfterValidator(_check_columns)]
+
+    @property
+    def header(self) -> list[str] | None:
+        """The submission's columns; None: found in the data."""
+        return None if self.columns == "auto" else list(self.columns)
 
 
 class Config(Section):
@@ -308,43 +348,3 @@ def help_on_keys() -> str:
     _read_file(DEFAULTS)  # the message where it is no valid configuration
     keys = known_keys()
     return describe_keys(keys, read_key_comments(_read_text(DEFAULTS), lambda key: _is_section(key, keys)))
-
-
-def command_parser(docstring: str) -> CommandParser:
-    """The arguments that train.py, tune.py and test.py share."""
-    parser = CommandParser(docstring, help_on_keys)
-    parser.add_argument(
-        "--config", default=str(DEFAULTS), metavar="FILE", help="YAML file whose values override config.yaml's"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override keys: training.epochs=3")
-    return parser
-
-
-def parse_training_arguments(docstring: str) -> Config:
-    """The configuration that train.py's command line asks for."""
-    arguments = command_parser(docstring).parse_intermixed_args()
-    return load_config(arguments.config, arguments.overrides)
-
-
-class DecodingArguments(NamedTuple):
-    """A command line of test.py or tune.py: its flags, the configuration, and the checkpoints to decode with."""
-
-    flags: argparse.Namespace
-    config: Config
-    checkpoints: list[Path]
-
-
-def parse_decoding_arguments(parser: CommandParser) -> DecodingArguments:
-    """Parses what test.py and tune.py share, besides the flags that `parser` has already."""
-    parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE", help="default: best.pt of the run")
-    flags = parser.parse_intermixed_args()
-    # --checkpoint and --audio take all that follows them: what looks like key=value there is an override.
-    more: list[str] = []
-    for name in ("checkpoint", "audio"):
-        given = getattr(flags, name, [])
-        more += filter(is_override, given)
-        setattr(flags, name, [argument for argument in given if not is_override(argument)])
-    overrides = [*flags.overrides, *more]
-    folder = load_config(flags.config, overrides).run.path
-    config = load_config(flags.config, overrides, tuned=folder / TUNED)
-    return DecodingArguments(flags, config, [Path(text) for text in flags.checkpoint] or [folder / "best.pt"])

@@ -9,7 +9,8 @@ torchrun --nproc_per_node=8 test.py              # on eight GPUs
 
 from pathlib import Path
 
-from config import TUNED, Config, DecodingArguments, command_parser, parse_decoding_arguments
+from arguments import DecodingArguments, command_parser, parse_decoding_arguments
+from config import TUNED, Config
 from utils.cli import run_command
 
 
@@ -30,14 +31,13 @@ if __name__ == "__main__":  # before torch is imported: --help and a misspelt ke
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import Levenshtein
-import pandas as pd
 import torch
 
-from corpora.layout import Partition, find_partition
+from corpora.layout import find_partition
 from corpora.loading import Corpus, load_corpus
+from corpora.submission import find_format, write_submission
 from decoding.language_model import load_language_model
 from decoding.recogniser import Recogniser
 from decoding.recordings import transcribe_recordings
@@ -51,7 +51,7 @@ from utils.checkpoint import load_models
 from utils.device import choose_device, choose_precision
 from utils.distributed import DistributedContext, init_distributed
 from utils.errors import UserError
-from utils.files import atomic_write
+from utils.files import NAME_RULE, is_name, write_csv
 from utils.metrics import score
 
 NO_FEATURE_CONFIG = """{}: how features are computed from speech is not known to this checkpoint, so it cannot
@@ -59,14 +59,6 @@ transcribe recordings. Expected one that was trained on a corpus made by python 
 or corpora.demo, whose features.json goes into the checkpoint. The competition's features come without one."""
 
 logger = logging.getLogger(f"las.{__name__}")
-
-
-class Decoded(NamedTuple):
-    """A partition, the utterances of it that could be read, and a text for each of those."""
-
-    partition: Partition
-    corpus: Corpus
-    texts: list[str]
 
 
 def main(arguments: DecodingArguments) -> None:
@@ -107,10 +99,13 @@ def decode_partition(
     Raises:
         UserError: checkpoints or files cannot be used, or a result cannot be written.
     """
-    name, folder = split or config.data.test, config.run.path
+    name, folder = config.data.test if split is None else split, config.run.path
+    if not is_name(name):
+        raise UserError(f"--split: found {name[:80]!r}, expected {NAME_RULE}")
     loaded = load_models(checkpoints)
     check_data_root(folder, config.data.root)
     partition = find_partition(config.data.root, name)
+    form = find_format(Path(config.data.root), partition, config.test.header)
     with context.main_process_first():
         corpus = load_corpus(
             [partition],
@@ -120,25 +115,28 @@ def decode_partition(
             **config.loading_kwargs,
         )
     start = time.perf_counter()
-    recogniser, options = make_recogniser(loaded.models, config, device)
+    recogniser, options = make_recogniser(loaded.models, config, device, allow_blank=split is not None)
     files = [(str(path.resolve()), path.stat().st_mtime_ns) for path in checkpoints]
-    decoded_with = repr((config.decoding.model_dump(), recogniser.precision, files, corpus.format))
+    decoded_with = repr((options, config.decoding.model_dump(), recogniser.precision, files, corpus.format))
     partial = PartialResults(folder, name, decoded_with, resume, context)
-    decoded = Decoded(partition, corpus, transcribe(recogniser, corpus, options, device, context, partial))
+    texts = transcribe(recogniser, corpus, options, device, context, partial)
     seconds = time.perf_counter() - start
     if not context.is_main:
         return
     if split is None:
-        write_submission(Path(config.test.submission), decoded)
-    scored = "" if corpus.texts is None else score_texts(folder, name, decoded) + ", "
+        by_name = {path.stem: text for path, text in zip(corpus.paths, texts, strict=True)}
+        write_submission(Path(config.test.submission), form, by_name)
+    scored = "" if corpus.texts is None else score_texts(folder, name, corpus, texts) + ", "
     partial.remove()
     logger.info(f"{name}: {len(corpus)} utterances, {scored}{seconds:.1f} s ({options})")
 
 
-def make_recogniser(models: list[LAS], config: Config, device: torch.device) -> tuple[Recogniser, DecodingOptions]:
+def make_recogniser(
+    models: list[LAS], config: Config, device: torch.device, allow_blank: bool = True
+) -> tuple[Recogniser, DecodingOptions]:
     """The models with their language model, if one is wanted, and how to search with them."""
     weights = config.decoding
-    options = DecodingOptions(weights.mode, weights.beam_size, weights.rank, weights.length_reward)
+    options = DecodingOptions(weights.mode, weights.beam_size, weights.rank, weights.length_reward, allow_blank)
     shares = f"weights: CTC {weights.ctc_weight:g}, language model {weights.lm_weight:g}"
     logger.info(f"{options}, {shares}, length {weights.length_reward:g}")
     language_model = load_language_model(config.run.path / "lm.pt").to(device) if weights.lm_weight else None
@@ -147,48 +145,18 @@ def make_recogniser(models: list[LAS], config: Config, device: torch.device) -> 
     return Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, precision), options
 
 
-def write_submission(path: Path, decoded: Decoded) -> None:
-    """The competition's CSV: a row for every feature file, in the competition's order."""
-    partition, corpus, texts = decoded
-    by_path = dict(zip(corpus.paths, texts, strict=True))
-    rows = [(index, by_path.get(feature_file, "")) for index, feature_file in enumerate(partition.features)]
-    empty = sum(not text.strip() for _, text in rows)
-    if empty > len(rows) / 2:
-        logger.warning(f"{empty} of {len(rows)} texts are empty: this model has learned nothing yet")
-    write_csv(path, pd.DataFrame(rows, columns=partition.layout.header.split(",")))
-    logger.info(f"{path}: {len(rows)} rows")
-
-
-def score_texts(folder: Path, split: str, decoded: Decoded) -> str:
+def score_texts(folder: Path, split: str, corpus: Corpus, texts: Sequence[str]) -> str:
     """Writes predictions-SPLIT.csv and the report of the run in `folder`; distance, CER and WER in words."""
-    _, corpus, texts = decoded
-    table: dict[str, Any] = {
-        "id": [path.stem for path in corpus.paths],
-        "reference": corpus.transcripts,
-        "hypothesis": texts,
-        "distance": list(map(Levenshtein.distance, corpus.transcripts, texts)),
-    }
+    names = [path.stem for path in corpus.paths]
+    distances = map(Levenshtein.distance, corpus.transcripts, texts)
     predictions = folder / f"predictions-{split}.csv"
-    write_csv(predictions, pd.DataFrame(table))
+    columns = ("id", "reference", "hypothesis", "distance")
+    write_csv(predictions, columns, zip(names, corpus.transcripts, texts, distances, strict=True))
     logger.info(f"{predictions}: references and hypotheses")
     if write_report(folder):
         logger.info(f"{folder / 'report.html'}: its table has them, with what differs marked")
     result = score(corpus.transcripts, texts)
     return f"distance {result.distance:.3f}, CER {result.cer:.2%}, WER {result.wer:.2%}".replace("%", " %")
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Unix line ends on every system; an empty text is an empty field; names are the bytes that they are on disk.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n", errors="surrogateescape")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error})") from None
 
 
 # ---------------------------------------------------------------------------------------------------------- recordings

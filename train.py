@@ -6,7 +6,8 @@ python train.py run.name=small training.epochs=20        # single keys over both
 torchrun --nproc_per_node=8 train.py                     # on eight GPUs; training.batch_size is what they share
 """
 
-from config import Config, parse_training_arguments
+from arguments import parse_training_arguments
+from config import Config
 from utils.cli import GracefulShutdown, run_command
 
 if __name__ == "__main__":  # before torch is imported: --help and a misspelt key answer at once
@@ -21,13 +22,14 @@ from typing import NoReturn
 
 import torch
 
-from models.las import LAS, character_limit
+from models.las import character_limit
 from report.build import RunReport
 from training.data import load_training_data
 from training.evaluate import Evaluation, evaluate, utterances_to_show
+from training.model import make_model
 from training.progress import EpochProgress, EtaEstimator, describe_run, run_info
 from training.recorder import Recorder, open_run_folder
-from training.resume import Checkpointer, check_same_run, load_last, start_from
+from training.resume import Checkpointer, check_same_run, load_last
 from training.schedules import Schedules
 from training.step import TrainStep
 from training.wandb_tracker import WandbTracker
@@ -36,7 +38,7 @@ from utils.device import choose_device, choose_precision, environment
 from utils.distributed import DistributedContext, init_distributed
 from utils.errors import Interrupted
 from utils.files import flatten
-from utils.vocabulary import VOCABULARY
+from utils.sampler import wrap_seed
 
 logger = logging.getLogger(f"las.{__name__}")
 
@@ -71,10 +73,10 @@ class Trainer:
         )
         train, self.steps = self.data.train, len(self.data.train_loader)  # steps per epoch
 
-        torch.manual_seed(training.seed)
-        model = LAS(train.format.dim, len(VOCABULARY), **config.model_kwargs).to(device)
-        if not found and training.start_from:
-            start_from(training.start_from, model)
+        together = -(-training.batch_size // (training.accumulate * context.world_size))
+        model = make_model(
+            train, config.model_kwargs, training.seed, together, None if found else training.start_from, device
+        )
         self.step = TrainStep(
             model,
             context,
@@ -110,6 +112,8 @@ class Trainer:
         corpora = {"+".join(config.data.train): train, config.data.dev: self.data.dev}
         plan = f"{training.epochs} epochs of {self.steps:,} batches of {training.batch_size}"
         describe_run(device, context.world_size, self.precision, corpora, model, plan)
+        if training.ctc_epochs >= training.epochs:
+            logger.warning("training.ctc_epochs: the Speller is not trained in any of training.epochs")
 
     def fit(self) -> None:
         """Trains from where the run stands to its last epoch.
@@ -159,12 +163,13 @@ class Trainer:
         for index, batch in progress.watch(self.data.train_loader):
             # All randomness of a step is a function of seed, step and rank: a resumed run draws the same.
             step = (epoch - 1) * self.steps + index
-            torch.manual_seed((seed * 1_000_003 + step) * self.context.world_size + self.context.rank)
+            torch.manual_seed(wrap_seed((seed * 1_000_003 + step) * self.context.world_size + self.context.rank))
             learning_rate = self.schedules.learning_rate_at(epoch - 1 + (index + 1) / self.steps, history)
+            late = self.context.is_main and self.schedules.time_is_over(history, progress.seconds)
             due = self.context.is_main and self.checkpointer.due
-            wishes = batch.characters.new_tensor([self.shutdown.signum > 0, due])
+            wishes = batch.characters.new_tensor([self.shutdown.signum > 0, due, late])
             totals = self.context.all_reduce_sum(torch.cat([batch.characters.unsqueeze(0), wishes]))
-            characters, stop, save = totals.unbind()
+            characters, stop, save, end = totals.unbind()
             result = self.step(batch, characters=characters, learning_rate=learning_rate, **schedule._asdict())
             progress.update(result, characters, learning_rate, schedule.teacher_forcing_rate)
             if (stop or save) and index + 1 < self.steps:
@@ -172,6 +177,9 @@ class Trainer:
                 self.save()
                 if stop:
                     self.stop()
+            if end:
+                logger.warning(f"training.max_minutes: epoch {epoch} ends after {index + 1} of {self.steps} batches")
+                break
         self.state.partial = progress.partial(self.steps)  # trained, not evaluated yet
         return {
             **progress.means(),
@@ -197,6 +205,7 @@ class Trainer:
 
     def save(self, is_best: bool = False) -> None:
         """Writes the checkpoints; rank 0 does."""
+        self.step.check_finite()
         if self.context.is_main:
             self.checkpointer.save(self.step, self.state, is_best)
 

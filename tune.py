@@ -9,7 +9,8 @@ Writes runs/NAME/lm.pt and runs/NAME/decoding.yaml. Text of dev or test never re
 
 from pathlib import Path
 
-from config import TUNED, Config, DecodingArguments, command_parser, parse_decoding_arguments
+from arguments import DecodingArguments, command_parser, parse_decoding_arguments
+from config import TUNED, Config
 from utils.cli import run_command
 
 
@@ -49,7 +50,7 @@ from training.resume import check_data_root
 from utils.checkpoint import load_models
 from utils.device import choose_device, choose_precision
 from utils.errors import BadFile, UserError
-from utils.files import to_yaml
+from utils.files import is_leftover, read_lines, to_yaml
 from utils.metrics import score
 from utils.vocabulary import decode, spellable
 
@@ -62,26 +63,37 @@ SEARCH = Weights(0.3, 0.2, 0.8)  # of the search that finds them: some of each s
 logger = logging.getLogger(f"las.{__name__}")
 
 
-def read_texts(config: Config, file: Path | None) -> list[str]:
-    """The training transcripts, and the lines of `file` without the characters that the vocabulary lacks.
+def read_texts(config: Config, more: Path | None) -> list[str]:
+    """The training transcripts, and `more` text without the characters that the vocabulary lacks.
+
+    Args:
+        config: names the partitions.
+        more: a file with one sentence per line, a folder of transcripts as .npy, such as S25's text-for-LM, or None.
 
     Raises:
-        UserError: `file` cannot be read, or there is no text at all.
+        UserError: `more` cannot be read, or there is no text at all.
     """
-    texts, bad = [], 0
+    paths: list[Path] = []
     for name in config.data.train:
-        for path in find_partition(config.data.root, name).transcripts or ():
-            try:
-                texts.append(read_transcript(path))
-            except BadFile:
-                bad += 1
-    if bad:
-        logger.info(f"language model: {bad} unreadable transcripts left out; train.py lists them")
-    if file is not None:
+        paths += find_partition(config.data.root, name).transcripts or ()
+    if more is not None and more.is_dir():
+        there = [path for path in sorted(more.rglob("*.npy")) if not is_leftover(path.name)]
+        if not there:
+            raise UserError(f"--text: {more}: found a folder without .npy files, expected transcripts or a text file")
+        paths += there
+    texts, bad = [], []
+    for path in paths:
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            texts.append(read_transcript(path))
+        except BadFile as finding:
+            bad.append(f"{path.name}: {finding}")
+    if bad:
+        logger.warning(f"language model: {len(bad)} unreadable transcripts left out, such as {bad[0]}")
+    if more is not None and not more.is_dir():
+        try:
+            lines = read_lines(more)
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--text: {file}: cannot be read as UTF-8 text ({error})") from None
+            raise UserError(f"--text: {more}: cannot be read as UTF-8 text ({error})") from None
         texts += filter(None, map(spellable, lines))
     if not texts:
         raise UserError(f"data.train: found no transcripts in {', '.join(config.data.train)}, expected text to learn")

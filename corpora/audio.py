@@ -12,12 +12,15 @@ import soundfile
 import torch
 import torchaudio
 
+from corpora.truncation import missing_end
 from utils.errors import BadFile, UserError
 from utils.features import FeatureConfig
 
 AUDIO = (".flac", ".wav", ".mp3", ".ogg")
 FLOOR = 1e-6  # energy of silence: keeps the logarithm finite
 FFT_SIZES = (400, 512, 1024, 2048)
+LOUDEST = 1e6  # of a sample; integers that somebody forgot to scale reach 8e6 and are not speech in -1..1
+LONGEST_FILE = 24 * 3600  # seconds
 MAX_RATIO = 50_000_000  # of resampling: the product of its terms is the size of the filter
 
 LONGEST = 20.0  # seconds of a piece: few utterances of any corpus are longer
@@ -112,20 +115,33 @@ def read_speech(path: Path, feature_config: FeatureConfig) -> np.ndarray:
     """Samples `(N,)` of a sound file, the mean of its channels, at the configuration's sample rate.
 
     Raises:
-        BadFile: libsndfile cannot read it, or it is too short, not finite, or of an odd rate.
+        BadFile: libsndfile cannot read it, or it ends early, is too short, too long, too loud, or of an odd rate.
     """
-    if not path.is_file():
-        raise BadFile("a folder" if path.is_dir() else "no such file", "an audio file")
     try:
+        if not path.is_file():
+            raise BadFile("a folder" if path.is_dir() else "no such file", "an audio file")
+        info = soundfile.info(path)
+        if info.frames > LONGEST_FILE * info.samplerate:
+            raise BadFile(f"{info.frames:,} samples, as its header claims", f"at most {LONGEST_FILE // 3600} hours")
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise BadFile(f"what cannot be read ({error})", f"audio, such as {', '.join(AUDIO)}") from None
+        early = missing_end(path)
+    except BadFile:
+        raise
+    except Exception as error:  # libsndfile and its wrapper fail in many ways, all of which mean the same
+        reason = " ".join(str(error).split())
+        raise BadFile(f"what cannot be read ({reason})", f"audio, such as {', '.join(AUDIO)}") from None
+    if early is None and len(samples) < info.frames:
+        early = f"{len(samples):,} of {info.frames:,} samples"
+    if early is not None:
+        raise BadFile(f"a file that ends early ({early})", "a whole one, with all that its text says")
     least = max(feature_config.win_length, feature_config.n_fft // 2 + 1) / feature_config.sample_rate
     if len(samples) < least * rate:
         raise BadFile(f"{len(samples)} samples", f"{1000 * least:g} ms of speech or more")
     speech = samples.mean(axis=1)
     if not np.isfinite(speech).all():
         raise BadFile("samples that are not finite", "numbers between -1 and 1")
+    if (loudest := float(np.abs(speech).max())) > LOUDEST:
+        raise BadFile(f"samples up to {loudest:.3g}", "numbers between -1 and 1")
     if rate * feature_config.sample_rate > MAX_RATIO * math.gcd(rate, feature_config.sample_rate) ** 2:
         raise BadFile(f"{rate} samples per second", "a usual number, such as 8000, 16000, 22050, 44100 or 48000")
     return resample(speech, rate, feature_config.sample_rate)

@@ -14,6 +14,7 @@ from utils.features import FeatureFormat
 from utils.vocabulary import CHARACTERS
 
 READERS = 16  # threads that read files: a network disk answers slowly, but many requests at a time
+HALF_LIMIT = float(np.finfo(np.float16).max)
 LISTED = 100  # findings shown on screen; all of them are in the report's file
 
 
@@ -148,8 +149,11 @@ def read_transcript(path: Path) -> str:
     return "".join(tokens)
 
 
-def read_utterance(features: Path, transcript: Path | None) -> UtteranceRecord:
-    """Reads a pair of files, or features alone; whatever is wrong with them is a finding of the record."""
+def read_utterance(features: Path, transcript: Path | None, half: bool = False) -> UtteranceRecord:
+    """Reads a pair of files, or features alone; whatever is wrong with them is a finding of the record.
+
+    half: whether the features will be kept as float16, which must be able to hold them.
+    """
     record = UtteranceRecord()
     try:
         array = read_features(features)
@@ -159,6 +163,9 @@ def read_utterance(features: Path, transcript: Path | None) -> UtteranceRecord:
             row, column = bad[0]
             found = f"{array[row, column]} at [{row}, {column}] ({len(bad)} values not finite)"
             record.complain(features, found, "finite numbers")
+        elif half and (largest := float(np.abs(array).max())) > HALF_LIMIT:
+            expected = f"at most {HALF_LIMIT:,.0f}, the most that 16 bits hold; data.half_precision=false keeps them"
+            record.complain(features, f"a value of {largest:,.6g}", expected)
     except BadFile as bad:
         record.complain(features, bad.found, bad.expected)
     if transcript is not None:

@@ -1,8 +1,10 @@
 """Corpus makers: what they share, from utterances of audio and text to a partition in the Kaggle layout."""
 
 import argparse
+import hashlib
 import logging
 import os
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +19,11 @@ from corpora.audio import features_of, make_feature_config, read_speech
 from corpora.checks import LISTED, first_findings, read_transcript
 from utils.errors import BadFile, UserError
 from utils.features import FeatureConfig, write_feature_config
-from utils.files import atomic_write
+from utils.files import atomic_write, read_lines
 from utils.vocabulary import spellable, unspellable
+
+SOURCES = "sources.tsv"  # in a partition's folder
+LONGEST_ID = 240  # bytes: a file's name has at most 255, and .npy.tmp is added
 
 logger = logging.getLogger(f"las.{__name__}")
 
@@ -98,6 +103,11 @@ def _fit(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:
     for utterance in utterances:
         if utterance.id in fit:
             findings.append(f"{utterance.source}: found {utterance.id} again, expected one of that name")
+        elif len(os.fsencode(utterance.id)) > LONGEST_ID:
+            findings.append(
+                f"{utterance.source}: found an id of {len(os.fsencode(utterance.id))} bytes ({utterance.id[:20]}...), "
+                f"expected at most {LONGEST_ID}, for its file names"
+            )
         elif not spellable(utterance.text):
             findings.append(f"{utterance.source}: found {utterance.text!r}, expected a text of letters A to Z")
         else:
@@ -110,12 +120,16 @@ def _make(name: str, utterances: Sequence[Utterance], out: Path, feature_config:
     for kind in ("mfcc", "transcripts"):
         (out / kind).mkdir(parents=True, exist_ok=True)
 
+    sources = Sources(out / SOURCES)
+
     def make(utterance: Utterance) -> str | None:
         features, transcript = (out / kind / f"{utterance.id}.npy" for kind in ("mfcc", "transcripts"))
         text = spellable(utterance.text)
         try:
-            if not features.exists():
+            digest = _digest(utterance.audio)
+            if not (features.exists() and sources.known.get(utterance.id) == digest):
                 _save(features, features_of(read_speech(utterance.audio, feature_config), feature_config))
+                sources.add(utterance.id, digest)
         except BadFile as bad:
             return f"{utterance.audio}: {bad}"
         if not _has_text(transcript, text):
@@ -128,6 +142,35 @@ def _make(name: str, utterances: Sequence[Utterance], out: Path, feature_config:
         return [problem for problem in made if problem]
     finally:
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for all that is left
+
+
+class Sources:
+    """Digests of the recordings that features were made of, by id: another recording under an old name is noticed.
+
+    Args:
+        path: of the file that keeps them, a line for each.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._lock = path, threading.Lock()
+        try:
+            lines = read_lines(path)
+        except (OSError, UnicodeDecodeError):  # none yet, or damaged: features are made again
+            lines = []
+        self.known = dict(line.rsplit("\t", 1) for line in lines if "\t" in line)  # a killed maker leaves half a line
+
+    def add(self, identity: str, digest: str) -> None:
+        with self._lock, self._path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(f"\n{identity}\t{digest}")
+
+
+def _digest(path: Path) -> str:
+    """Of the content of a file. Raises BadFile if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    except OSError as error:
+        raise BadFile(f"what cannot be read ({error.strerror})", "an audio file") from None
 
 
 def _has_text(transcript: Path, text: str) -> bool:

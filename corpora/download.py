@@ -27,9 +27,11 @@ CHECKSUMS = {  # MD5, of md5sum.txt there
     "train-clean-360": "c0e676e450a7ff2f54aeade5171606fa",
     "train-other-500": "d1a0fd59409feb2c614ce4d30c387708",
 }
-CHUNK = 2**20
-ATTEMPTS, WAIT, TIMEOUT = 5, 3.0, 60.0  # attempts without a byte gained; seconds between them; seconds without a byte
-LOST = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+CHUNK = 2**16
+ATTEMPTS, WAIT = 5, 3.0  # in a row that gain too little; seconds between them
+TIMEOUT = 60.0  # seconds in which an attempt has to gain LEAST bytes, or it counts as stalled
+LEAST = 2**20
+LOST = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError, ValueError)
 
 logger = logging.getLogger(f"las.{__name__}")
 
@@ -56,14 +58,17 @@ def download(
     Raises:
         UserError: the archive cannot be fetched, or is not the one that was expected.
     """
-    if (folder / part).is_dir():
+    if next((folder / part).rglob("*.trans.txt"), None):
         logger.info(f"{folder / part}: is there already")
         return
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"{part}.tar.gz"
+    partial = archive.with_name(f"{archive.name}.part")
+    for path in (archive, partial):
+        if path.is_dir():
+            raise UserError(f"{path}: found a folder, expected the archive or nothing; move it away")
     if not archive.exists():
-        partial = archive.with_name(f"{archive.name}.part")
-        _fetch(f"{base}/{archive.name}", partial, wait)
+        _fetch(f"{base}/{archive.name}", partial, checksums[part], wait)
         os.replace(partial, archive)
     _verify(archive, checksums[part])
     _unpack(archive, part, folder)
@@ -71,13 +76,18 @@ def download(
     logger.info(f"{folder / part}: fetched, verified and unpacked")
 
 
-def _fetch(url: str, partial: Path, wait: float) -> None:
-    """Downloads `url` into `partial`, resuming after the bytes that are there."""
+def _fetch(url: str, partial: Path, checksum: str, wait: float) -> None:
+    """Downloads `url` into `partial`, resuming after the bytes that are there, until it is complete.
+
+    Raises:
+        UserError: the server refuses, or ATTEMPTS in a row gained too little.
+    """
     attempt = 0
     while True:
         before = partial.stat().st_size if partial.exists() else 0
         try:
-            if _continue(url, partial, before):
+            complete = _continue(url, partial, before)
+            if complete or (complete is None and _md5(partial) == checksum):
                 return
             reason = "the connection was lost"
         except urllib.error.HTTPError as error:
@@ -85,10 +95,10 @@ def _fetch(url: str, partial: Path, wait: float) -> None:
                 raise UserError(f"{url}: found {error}, expected the archive; try again later") from None
             reason = str(error)
         except LOST as error:
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
+            reason = " ".join(str(getattr(error, "reason", error)).split())[:200] or type(error).__name__
         there = partial.stat().st_size if partial.exists() else 0
-        attempt = 1 if there > before else attempt + 1
-        if attempt == ATTEMPTS:
+        attempt = 1 if there - before >= LEAST else attempt + 1
+        if attempt >= ATTEMPTS:
             raise UserError(
                 f"{url}: cannot be fetched ({reason}); {there / 1e6:,.1f} MB are here. With a network connection the "
                 f"same command goes on from there; or fetch it elsewhere and put it into {partial.parent}"
@@ -96,8 +106,15 @@ def _fetch(url: str, partial: Path, wait: float) -> None:
         time.sleep(wait)
 
 
-def _continue(url: str, partial: Path, there: int) -> bool:
-    """Appends the rest of `url` to the first `there` bytes; whether the file is complete now."""
+def _continue(url: str, partial: Path, there: int) -> bool | None:
+    """Appends the rest of `url` to the first `there` bytes.
+
+    Returns:
+        Whether the file is complete now; None if the server did not tell how long it is.
+
+    Raises:
+        TimeoutError: fewer than LEAST bytes came in TIMEOUT seconds.
+    """
     request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
@@ -106,7 +123,7 @@ def _continue(url: str, partial: Path, there: int) -> bool:
             return True  # nothing is left; the checksum will tell
         raise
     with response:
-        resumed = response.status == http.client.PARTIAL_CONTENT
+        resumed = response.status == http.client.PARTIAL_CONTENT and _begins_at(response, there)
         done = there if resumed else 0
         length = response.headers.get("Content-Length")
         total = done + int(length) if length else None
@@ -114,16 +131,31 @@ def _continue(url: str, partial: Path, there: int) -> bool:
             desc=f"fetching {url.rsplit('/', 1)[1]}", total=total, initial=done, unit="B", unit_scale=True, disable=None
         )
         with bar, partial.open("ab" if resumed else "wb") as file:
-            while chunk := response.read(CHUNK):
+            since, gained = time.monotonic(), 0
+            while chunk := response.read1(CHUNK):  # what has come, not what is still awaited
                 file.write(chunk)
                 bar.update(len(chunk))
-                done += len(chunk)
-    return total is None or done >= total
+                done, gained = done + len(chunk), gained + len(chunk)
+                if time.monotonic() - since > TIMEOUT:
+                    if gained < LEAST:
+                        raise TimeoutError(f"{gained:,} bytes in {TIMEOUT:.0f} s")
+                    since, gained = time.monotonic(), 0
+    return None if total is None else done >= total
+
+
+def _begins_at(response: http.client.HTTPResponse, position: int) -> bool:
+    """Whether a partial response continues at the byte that was asked for."""
+    given = response.headers.get("Content-Range", f"bytes {position}-")
+    return given.partition("-")[0].removeprefix("bytes").strip() == str(position)
+
+
+def _md5(archive: Path) -> str:
+    with archive.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _verify(archive: Path, checksum: str) -> None:
-    with archive.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    found = _md5(archive)
     if found != checksum:
         raise UserError(f"{archive}: found MD5 {found}, expected {checksum}; it is damaged: remove it, run this again")
 

@@ -7,12 +7,16 @@ The table has one line per utterance: the audio's path inside AUDIO, a tab, its 
 are left out, so write numbers as words. What is there already is not made again.
 """
 
+import logging
 import re
 from pathlib import Path
 
 from corpora.common import Found, Utterance, make_corpus, maker_parser, parse_maker_arguments
 from utils.cli import run_command
 from utils.errors import UserError
+from utils.files import NAME_RULE, is_leftover, is_name, read_lines
+
+logger = logging.getLogger(f"las.{__name__}")
 
 
 def find_utterances(audio: Path, table: Path, name: str) -> Found:
@@ -24,12 +28,12 @@ def find_utterances(audio: Path, table: Path, name: str) -> Found:
     if not audio.is_dir():
         raise UserError(f"{audio}: found no such folder, expected one of audio")
     try:
-        lines = table.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(table)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{table}: cannot be read ({error}), expected text in UTF-8: a path, a tab, what is said"
         ) from None
-    utterances, findings = [], []
+    utterances, findings, leftovers = [], [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -37,16 +41,28 @@ def find_utterances(audio: Path, table: Path, name: str) -> Found:
         path, _, text = (part.strip() for part in line.partition("\t"))
         if not (path and text) or "\t" in text:
             findings.append(f"{source}: found {line!r}, expected a path, a tab and a text")
-        elif not (audio / path).is_file():
-            findings.append(f"{source}: found no file {audio / path}, expected the audio of {text!r}")
+        elif any(map(is_leftover, Path(path).parts[-1:])):
+            leftovers.append(source)
+        elif not _is_file(audio / path):
+            swapped = "; the columns are swapped" if _is_file(audio / text) else ""
+            findings.append(f"{source}: found no file {audio / path[:200]}, expected the audio of {text!r}{swapped}")
         else:
             inside = Path(path).with_suffix("").parts
             id = re.sub(r"[^\w.+-]", "_", "-".join(part for part in inside if part not in ("..", "/")))
             utterances.append(Utterance(id, audio / path, text, source))
+    if leftovers:
+        logger.info(f"{table}: {len(leftovers)} lines name files that a system left behind, such as {leftovers[0]}")
     if not utterances:
         more = "".join(f"\n  {finding}" for finding in findings[:5])
         raise UserError(f"{table}: found no utterance, expected a line for each: a path, a tab, what is said{more}")
     return Found(name, utterances, findings)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text in the place of a path: too long, or with a NUL
+        return False
 
 
 def main() -> None:
@@ -56,8 +72,8 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make the corpus in")
     parser.add_argument("--name", required=True, metavar="PARTITION", help="what to call it: train, dev, test")
     args, feature_config = parse_maker_arguments(parser)
-    if not re.fullmatch(r"\w[\w.+-]*", args.name):
-        raise UserError(f"--name: found {args.name!r}, expected a folder's name such as train or dev")
+    if not is_name(args.name):
+        raise UserError(f"--name: found {args.name[:80]!r}, expected {NAME_RULE}, such as train or dev")
     found = find_utterances(args.audio, args.table, args.name)
     make_corpus([found], args.out, feature_config, args.jobs, args.skip_bad)
 

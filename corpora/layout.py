@@ -3,7 +3,6 @@
 A partition is a folder of feature files and, except for the test set, a folder of transcripts of the same names.
 """
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,9 @@ from typing import overload
 import numpy as np
 
 from utils.errors import UserError
+from utils.files import is_leftover, read_csv
+
+DEEPEST, WIDEST = 3, 200  # levels below a wrong data root, and folders of each, that are searched for the right one
 
 DOWNLOAD = """\
 To get the competition's data (kaggle.com account with the competition joined, API token in place):
@@ -25,20 +27,22 @@ and set data.root to the folder that holds train-clean-100 (as unzipped: data/11
 
 @dataclass(frozen=True)
 class Layout:
-    """How a semester names its folders and its submission's columns."""
+    """How a semester names its folders, and the columns of its submission."""
 
     semester: str
     features: str
     transcripts: str
-    header: str = "index,label"
+    columns: tuple[str, str]
 
 
 LAYOUTS = (
-    Layout("F23", "mfcc", "transcripts"),
-    Layout("F22", "mfcc", "transcript/raw", "id,label"),
-    Layout("S22", "mfcc", "transcript", "id,label"),
-    Layout("F24", "fbank", "text"),
+    Layout("F23", "mfcc", "transcripts", ("index", "label")),
+    Layout("F22", "mfcc", "transcript/raw", ("id", "label")),
+    Layout("S22", "mfcc", "transcript", ("id", "predictions")),
+    Layout("F24", "fbank", "text", ("Index", "Labels")),
 )
+S25 = Layout("S25", "fbank", "text", ("id", "transcription"))  # F24's folders, and one more
+S25_FOLDER = "text-for-LM"
 
 
 class PathList(Sequence[Path]):
@@ -100,22 +104,53 @@ def detect_layout(root: Path) -> Layout:
     """The layout of a data root, recognised by its first partition with transcripts.
 
     Raises:
-        UserError: there is no such folder, or no layout in it; says how to get the data.
+        UserError: there is no such folder, or no layout in it; says which folder nearby fits, or how to get the data.
     """
     if not root.is_dir():
         raise UserError(f"data.root: found no folder {root}.\n{DOWNLOAD}")
-    partitions = sorted(folder for folder in root.iterdir() if folder.is_dir())
+    layout = _recognise(root)
+    if layout is not None:
+        return layout
+    expected = " or ".join(f"PARTITION/{layout.features}" for layout in (LAYOUTS[0], LAYOUTS[-1]))
+    found = ", ".join(folder.name for folder in _folders_in(root)[:8]) or "no folder"
+    message = f"data.root: {root}: found {found}, expected folders {expected}"
+    near = _fitting_folder(root)
+    raise UserError(f"{message}; this one fits: data.root={near}" if near else f"{message}.\n{DOWNLOAD}")
+
+
+def _recognise(root: Path) -> Layout | None:
+    partitions = _folders_in(root)
     for wanted in ("transcripts", "features"):
         for layout in LAYOUTS:
             if any((folder / getattr(layout, wanted)).is_dir() for folder in partitions):
-                return layout
-    expected = " or ".join(f"PARTITION/{layout.features}" for layout in (LAYOUTS[0], LAYOUTS[-1]))
-    found = ", ".join(folder.name for folder in partitions[:8]) or "no folder"
-    raise UserError(f"data.root: {root}: found {found}, expected folders {expected}.\n{DOWNLOAD}")
+                return S25 if layout.semester == "F24" and (root / S25_FOLDER).is_dir() else layout
+    return None
+
+
+def _folders_in(root: Path) -> list[Path]:
+    """Sorted by name, without what systems leave behind; none if the folder cannot be read."""
+    try:
+        return sorted(folder for folder in root.iterdir() if folder.is_dir() and not is_leftover(folder.name))
+    except OSError:
+        return []
+
+
+def _fitting_folder(root: Path) -> Path | None:
+    """A folder up to three levels below `root`, or its parent, that is a data root."""
+    level = [root]
+    for _ in range(DEEPEST):
+        level = [folder for above in level[:WIDEST] for folder in _folders_in(above)]
+        for folder in level[:WIDEST]:
+            if _recognise(folder):
+                return folder
+    parent = root.resolve().parent
+    return parent if _recognise(parent) else None
 
 
 def find_partition(root: str | Path, name: str) -> Partition:
     """The files of partition `name` under `root`.
+
+    A partition whose folder of transcripts holds no .npy file, but perhaps a template of the submission, has none.
 
     Raises:
         UserError: there is no such partition, or no feature file in it; says what is there instead.
@@ -124,7 +159,7 @@ def find_partition(root: str | Path, name: str) -> Partition:
     layout = detect_layout(root)
     features_dir = root / name / layout.features
     if not features_dir.is_dir():
-        there = ", ".join(sorted(path.parent.name for path in root.glob(f"*/{layout.features}"))) or "none"
+        there = ", ".join(path.name for path in _folders_in(root) if (path / layout.features).is_dir()) or "none"
         raise UserError(
             f"{features_dir}: found no such folder; partitions that are there: {there}; data.train, data.dev, "
             "data.test and --split name them"
@@ -132,17 +167,18 @@ def find_partition(root: str | Path, name: str) -> Partition:
     names = _arrays_in(features_dir)
     if not names:
         raise UserError(f"{features_dir}: found no .npy file, expected one per utterance")
-    transcripts_dir = root / name / layout.transcripts
-    if not transcripts_dir.is_dir():
-        names = _test_order(root / name, names)
-        return Partition(name, layout, PathList.of(features_dir, names), None, PathList.of(features_dir, ()))
-    orphans = sorted(set(_arrays_in(transcripts_dir)) - set(names))
-    features, transcripts = PathList.of(features_dir, names), PathList.of(transcripts_dir, names)
-    return Partition(name, layout, features, transcripts, PathList.of(transcripts_dir, orphans))
+    features, transcripts_dir = PathList.of(features_dir, names), root / name / layout.transcripts
+    texts = _arrays_in(transcripts_dir) if transcripts_dir.is_dir() else []
+    if not texts:
+        order = _test_order(root / name, names)
+        return Partition(name, layout, PathList.of(features_dir, order), None, PathList.of(features_dir, ()))
+    orphans = PathList.of(transcripts_dir, sorted(set(texts) - set(names)))
+    return Partition(name, layout, features, PathList.of(transcripts_dir, names), orphans)
 
 
 def _arrays_in(folder: Path) -> list[str]:
-    return sorted(name for name in os.listdir(folder) if name.endswith(".npy"))
+    """Names of the .npy files, sorted as the competition sorts them."""
+    return sorted(name for name in os.listdir(folder) if name.endswith(".npy") and not is_leftover(name))
 
 
 def _test_order(folder: Path, names: list[str]) -> list[str]:
@@ -150,11 +186,10 @@ def _test_order(folder: Path, names: list[str]) -> list[str]:
     path = folder / "test_order.csv"
     if not path.exists():
         return names
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_csv(path)
     if not rows or "file" not in rows[0]:
         raise UserError(f"{path}: found no column 'file', expected the test files in the submission's order")
-    order = [row["file"] if row["file"].endswith(".npy") else f"{row['file']}.npy" for row in rows]
+    order = [name if name.endswith(".npy") else f"{name}.npy" for row in rows if (name := row["file"].strip())]
     if sorted(order) != names:
         differ = ", ".join(sorted(set(order) ^ set(names))[:5]) or "a file named twice"
         raise UserError(f"{path}: its files are not those of {folder / 'mfcc'}: {differ}")

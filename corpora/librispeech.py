@@ -15,15 +15,17 @@ from corpora.common import Found, Utterance, make_corpus, maker_parser, parse_ma
 from corpora.download import CHECKSUMS, download
 from utils.cli import run_command
 from utils.errors import UserError
+from utils.files import is_leftover, read_lines
 
 
 def find_utterances(folder: Path) -> Found:
     """The utterances of a partition: every line of the transcript files below `folder`, with its audio."""
     utterances, findings = [], []
-    for transcripts in sorted(folder.rglob("*.trans.txt")):
-        audio = {path.stem: path for path in transcripts.parent.iterdir() if path.suffix.lower() in AUDIO}
+    for transcripts in _transcripts_below(folder):
+        files = (path for path in transcripts.parent.iterdir() if not is_leftover(path.name))
+        audio = {path.stem: path for path in files if path.suffix.lower() in AUDIO}
         try:
-            lines = transcripts.read_text(encoding="utf-8").splitlines()
+            lines = read_lines(transcripts)
         except (OSError, UnicodeDecodeError) as error:
             findings.append(f"{transcripts}: cannot be read ({error}), expected text in UTF-8")
             continue
@@ -46,6 +48,12 @@ def find_utterances(folder: Path) -> Found:
     return Found(folder.name, utterances, findings)
 
 
+def _transcripts_below(folder: Path) -> list[Path]:
+    """The transcript files below a folder, sorted, without what systems leave behind."""
+    found = sorted(folder.rglob("*.trans.txt"))
+    return [path for path in found if not any(map(is_leftover, path.relative_to(folder).parts))]
+
+
 def find_partitions(audio: Path) -> list[Found]:
     """The partitions in a folder of LibriSpeech's layout.
 
@@ -54,8 +62,8 @@ def find_partitions(audio: Path) -> list[Found]:
     """
     if not audio.is_dir():
         raise UserError(f"{audio}: found no such folder, expected a tree of audio in LibriSpeech's layout")
-    folders = sorted(path for path in audio.iterdir() if path.is_dir() and not path.name.startswith("."))
-    folders = [folder for folder in folders if next(folder.rglob("*.trans.txt"), None)]
+    folders = sorted(path for path in audio.iterdir() if path.is_dir() and not is_leftover(path.name))
+    folders = [folder for folder in folders if _transcripts_below(folder)]
     if not folders:
         raise UserError(f"{audio}: found no PARTITION/SPEAKER/CHAPTER/*.trans.txt, expected LibriSpeech's layout")
     return [find_utterances(folder) for folder in folders]

@@ -236,7 +236,7 @@ def _read_all(
     name: str, features: PathList, transcripts: Sequence[Path | None], keep: bool, half: bool
 ) -> list[UtteranceRecord]:
     def read(features: Path, transcript: Path | None) -> UtteranceRecord:
-        record = read_utterance(features, transcript)
+        record = read_utterance(features, transcript, half and keep)
         if not keep:
             record.features = None
         elif half and record.features is not None:

@@ -23,7 +23,7 @@ from corpora.checks import READERS, PartitionIndex, UtteranceRecord, read_uttera
 from corpora.layout import Partition, PathList
 from utils.errors import UserError
 
-VERSION = 2  # of the pack's format
+VERSION = 3  # of the pack's format
 END = "."  # the line after the last text: none of it is missing
 AT_A_TIME = 2048  # utterances read ahead of what is written, and files asked for their size in one go
 
@@ -141,9 +141,8 @@ def _make(packed: Path, partition: Partition, dtype: str) -> None:
                 return replace(record, features=None)
 
             def read(index: int) -> UtteranceRecord:
-                return read_utterance(
-                    partition.features[index], None if partition.transcripts is None else partition.transcripts[index]
-                )
+                transcript = None if partition.transcripts is None else partition.transcripts[index]
+                return read_utterance(partition.features[index], transcript, dtype == "float16")
 
             shares = (range(begin, min(begin + AT_A_TIME, N)) for begin in range(0, N, AT_A_TIME))
             records = (record for share in shares for record in pool.map(read, share))

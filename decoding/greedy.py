@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from decoding.recogniser import EncodedUtterances, Recogniser
-from utils.vocabulary import CTC_BLANK, EOS, PAD, SOS
+from utils.vocabulary import CTC_BLANK, EOS, PAD, SOS, decode, encode
 
 SYNC_EVERY = 8  # steps between tests whether all have finished: on a GPU each test waits for the device
 
@@ -37,6 +37,16 @@ def greedy_search(recogniser: Recogniser, encoded: Sequence[EncodedUtterances], 
             break
     rows = torch.stack(spelled, dim=1).tolist()
     return [[token for token in row if token != PAD] for row in rows]
+
+
+@torch.no_grad()
+def first_letters(recogniser: Recogniser, encoded: Sequence[EncodedUtterances]) -> list[str]:
+    """The most probable first character of each utterance that is neither `<eos>` nor a space."""
+    state = recogniser.initial_state(encoded)
+    token = torch.full((encoded[0].memory.keys.size(0),), SOS, device=encoded[0].memory.keys.device)
+    log_probs, _ = recogniser.step(token, state, encoded)
+    log_probs[:, [PAD, SOS, EOS, *encode(" ")[1:-1]]] = float("-inf")
+    return [decode([token]) for token in log_probs.argmax(1).tolist()]
 
 
 def ctc_greedy(log_probs: Tensor, lengths: Tensor) -> list[list[int]]:

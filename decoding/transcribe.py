@@ -10,7 +10,7 @@ from tqdm import tqdm
 from corpora.loading import Corpus
 from dataset import Batch, FeatureDataset, make_loader
 from decoding.beam_search import beam_search
-from decoding.greedy import greedy_search
+from decoding.greedy import first_letters, greedy_search
 from decoding.ranking import RANKERS
 from decoding.recogniser import EncodedUtterances, Recogniser, character_limits
 from decoding.resume import PartialResults
@@ -32,6 +32,7 @@ class DecodingOptions:
     beam_size: int  # hypotheses per utterance
     rank: str  # which of them is the answer, a key of RANKERS
     length_reward: float  # added to a score for every character
+    allow_blank: bool = True  # False: a text of one character where the answer would have none
 
     def __str__(self) -> str:
         return f"beam {self.beam_size}" if self.mode == "beam" else "greedy"
@@ -88,6 +89,7 @@ def decode_batches(
     def run(batch: Batch) -> list[T]:
         try:
             encoded = recogniser.encode(batch.features, batch.feature_lengths)
+            _check_finite(encoded, corpus, batch)
             return decode_batch(encoded, character_limits(batch.feature_lengths))
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -116,6 +118,17 @@ def decode_batches(
     return [found[index] for index in range(len(corpus))]
 
 
+def _check_finite(encoded: Sequence[EncodedUtterances], corpus: Corpus, batch: Batch) -> None:
+    """Raises UserError that names the utterances for which a model computes no finite numbers."""
+    finite = torch.stack([utterances.memory.keys.isfinite().flatten(1).all(1) for utterances in encoded]).all(0)
+    if not finite.all():
+        names = [str(corpus.paths[index]) for index in batch.indices[~finite.cpu()].tolist()]
+        raise UserError(
+            f"{', '.join(names[:3])}: found no finite numbers in what the model makes of it; expected features like "
+            "those that it was trained on"
+        )
+
+
 def transcribe(
     recogniser: Recogniser,
     corpus: Corpus,
@@ -137,9 +150,17 @@ def transcribe(
 
     def decode_batch(encoded: tuple[EncodedUtterances, ...], limits: torch.Tensor) -> list[str]:
         if options.mode == "greedy":
-            return [decode(tokens) for tokens in greedy_search(recogniser, encoded, limits)]
-        beams = beam_search(recogniser, encoded, limits, options.beam_size, options.length_reward)
-        return [RANKERS[options.rank](hypotheses) for hypotheses in beams]
+            texts = [[decode(tokens)] for tokens in greedy_search(recogniser, encoded, limits)]
+        else:
+            beams = beam_search(recogniser, encoded, limits, options.beam_size, options.length_reward)
+            rank = RANKERS[options.rank]
+            texts = [[rank(beam), *(decode(hypothesis.tokens) for hypothesis in beam)] for beam in beams]
+        if options.allow_blank:
+            return [candidates[0] for candidates in texts]
+        chosen = [next((text for text in candidates if text.strip()), "") for candidates in texts]
+        if all(chosen):
+            return chosen
+        return [text or letter for text, letter in zip(chosen, first_letters(recogniser, encoded), strict=True)]
 
     rows = options.beam_size if options.mode == "beam" else 1
     if partial is None:

@@ -89,7 +89,7 @@ class Listener(nn.Module):
         self.dropout = LockedDropout(dropout)
         self.output_dim = dim
 
-        self.strides = tuple(strides)
+        self.strides, self.dims = tuple(strides), tuple(int(layer.output_dim) for layer in layers)
         self.ctc_layer, self.ctc_dim, reduction = -1, feature_dim, 1  # -1: the features themselves
         for index, (layer, stride) in enumerate(zip(layers, strides, strict=True)):
             reduction *= stride

@@ -19,7 +19,7 @@ from report.attention_maps import draw_epoch, keep_maps, kept_maps, picture_of
 from training.diagnosis import PATIENCE, diagnose
 from training.evaluate import Evaluation
 from training.schedules import ALIGNED
-from utils.files import atomic_write
+from utils.files import atomic_write, write_csv
 from utils.metrics import best_epoch, score
 
 PAGE = Path(__file__).parent / "page"
@@ -56,9 +56,7 @@ class RunReport:
         try:
             keep_maps(self.folder / "attention", row["epoch"], evaluation.maps)
             if is_best:
-                with atomic_write(self.folder / BEST_TEXTS) as temporary:
-                    table = pd.DataFrame(evaluation.predictions, columns=COLUMNS)
-                    table.to_csv(temporary, index=False, lineterminator="\n")
+                write_csv(self.folder / BEST_TEXTS, COLUMNS, evaluation.predictions)
         except Exception as error:
             logger.warning(f"report.html: cannot keep epoch {row['epoch']} for it ({_in_a_line(error)})", exc_info=True)
             return
@@ -149,7 +147,9 @@ def _read_yaml(path: Path) -> dict:
 
 def _split(path: Path, name: str) -> dict:
     """What the page shows of a table of predictions: scores, differences, confusions, distance against length."""
-    table = pd.read_csv(path, dtype=dict.fromkeys(COLUMNS[:3], str), keep_default_na=False)
+    table = pd.read_csv(
+        path, dtype=dict.fromkeys(COLUMNS[:3], str), keep_default_na=False, encoding_errors="surrogateescape"
+    )
     pairs = list(zip(table["reference"], table["hypothesis"], strict=True))
     confused: Counter[tuple[str, str]] = Counter()
     spoken: Counter[str] = Counter()

@@ -1,10 +1,12 @@
 """The data of a training: corpora that are checked once, and loaders of their batches."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -15,6 +17,8 @@ from utils.distributed import DistributedContext
 from utils.errors import UserError
 from utils.features import FeatureConfig, training_feature_config
 from utils.sampler import BucketSampler
+
+logger = logging.getLogger(f"las.{__name__}")
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ def load_training_data(
             reports=reports if context.is_main else None,
             **loading,
         )
+    if context.is_main:
+        warn_of_overlap(train_corpus, dev_corpus)
     feature_config = training_feature_config(root, train_corpus.format.dim, resumed)
     sampler = BucketSampler(train_corpus.lengths, batch_size, seed, speed, context.rank, world_size)
     dataset = FeatureDataset(train_corpus, Augmentation(seed, is_cepstral(train_corpus), **augmentation))
@@ -96,3 +102,20 @@ def load_training_data(
         make_loader(FeatureDataset(dev_corpus), dev_sampler, 0, device),
         feature_config,
     )
+
+
+def warn_of_overlap(train: Corpus, dev: Corpus) -> None:
+    """Warns of dev utterances that are trained on, also under another name: dev would measure memory, not skill."""
+    by_shape: dict[tuple[int, str], list[int]] = {}
+    for index, shape in enumerate(zip(train.lengths, train.transcripts, strict=True)):
+        by_shape.setdefault(shape, []).append(index)
+    same = []
+    for index, shape in enumerate(zip(dev.lengths, dev.transcripts, strict=True)):
+        candidates = by_shape.get(shape, ())
+        if any(np.array_equal(dev.read(index), train.read(other)) for other in candidates):
+            same.append(dev.paths[index].stem)
+    if same:
+        logger.warning(
+            f"data.dev: {len(same)} of {len(dev)} utterances are trained on as well, such as {same[0]}: the dev "
+            "distance says little about other speech, and best.pt is chosen by it"
+        )

@@ -1,5 +1,6 @@
 """How good a model is on dev: loss, distance, alignment, and the attention maps and texts that show it."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +19,7 @@ from decoding.greedy import ctc_greedy, greedy_search
 from decoding.recogniser import Recogniser, character_limits
 from models.las import LAS, las_loss
 from utils.distributed import SINGLE_PROCESS, DistributedContext
+from utils.errors import UserError
 from utils.metrics import coverage, monotonicity, repetition, score, sharpness
 from utils.vocabulary import decode
 
@@ -116,6 +118,9 @@ def evaluate(
     Returns:
         The evaluation, or None if it was stopped. Among its metrics, `dev_unended` and `dev_loops` are the shares of
         hypotheses that ran to their limit of characters, and that repeat themselves far more than their references do.
+
+    Raises:
+        UserError: the loss is not finite; on every rank.
     """
     corpus: Corpus = loader.dataset.corpus  # type: ignore[attr-defined]  # a FeatureDataset
     recogniser = Recogniser([model], ctc_weight)
@@ -161,6 +166,11 @@ def evaluate(
     results = {index: result for share in shares for index, result in share[0].items()}
     maps = {index: drawn for share in shares for index, drawn in share[1].items()}
     loss = sum(share[2] for share in shares) / sum(share[3] for share in shares)
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the loss on dev is {loss}: the model's numbers have left the range of floats; last.pt holds what was "
+            "computed before. A lower training.learning_rate usually helps"
+        )
     in_order = [results[index] for index in range(len(corpus))]
     return _summarise(corpus, in_order, loss, [maps[index] for index in shown])
 

@@ -18,6 +18,7 @@ from dataset import Batch
 from models.las import LAS
 from training.step import StepResult
 from utils.distributed import DistributedContext
+from utils.errors import UserError
 
 BAR = "{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"  # fits 80 columns
 REFRESH = 10  # steps between updates of the bar's numbers
@@ -129,8 +130,17 @@ class EpochProgress:
         return {"batch": batch, "totals": totals, "characters": int(self._characters), "seconds": self.seconds}
 
     def means(self) -> dict[str, float]:
-        """Losses and gradient norm per character over all ranks; to be called once, on every rank."""
-        means = self.context.all_reduce_sum(self._sums) / self._characters.clamp(min=1)
+        """Losses and gradient norm per character over all ranks; to be called once, on every rank.
+
+        Raises:
+            UserError: no step of the epoch has updated the weights.
+        """
+        if not self._characters:
+            raise UserError(
+                "no batch of this epoch gave a finite gradient; last.pt holds what was computed before. A lower "
+                "training.learning_rate or training.clip_norm usually helps"
+            )
+        means = self.context.all_reduce_sum(self._sums) / self._characters
         return {**dict(zip(MEANS, means.tolist(), strict=True)), "data_wait": self.waiting}
 
     @property

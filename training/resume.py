@@ -10,7 +10,7 @@ from torch import nn
 
 from training.progress import PartialEpoch
 from training.step import TrainStep
-from utils.checkpoint import differences, feature_differences, load_checkpoint, previous, save_checkpoint
+from utils.checkpoint import check_finite, differences, feature_differences, load_checkpoint, previous, save_checkpoint
 from utils.errors import UserError
 from utils.files import parse_yaml
 from utils.metrics import best_epoch
@@ -141,6 +141,8 @@ def _load_resumable(path: Path) -> dict[str, Any]:
             f"{path}: found a checkpoint without {', '.join(missing)}, expected one to go on from; a model alone "
             "begins a new run: training.start_from"
         )
+    for weights in (checkpoint["model"], checkpoint["weights"]):
+        check_finite(str(path), weights)
     return checkpoint
 
 
@@ -171,6 +173,7 @@ def start_from(path: str, model: nn.Module) -> None:
         UserError: none of them fits.
     """
     before = load_checkpoint(path)["model"]
+    check_finite(f"training.start_from: {path}", before)
     taken: list[str] = []
     new: list[str] = []
     differ = []

@@ -4,12 +4,14 @@ Nothing here has a state: a resumed run computes from its history of epochs what
 """
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 History = Sequence[Mapping[str, float]]  # a row of metrics per finished epoch
 
+RECENT = 3  # epochs whose median tells how long one takes
 ALIGNED = 0.4  # monotonicity of an aligned model, at least: more than the third of a map that runs through thrice
 
 
@@ -40,14 +42,19 @@ def teacher_forcing_rate(
     return rate
 
 
+def usual_seconds(seconds: Sequence[float]) -> float:
+    """How long an epoch takes: the median of the last few, so that a pause of the machine is not taken for its pace."""
+    return statistics.median(seconds[-RECENT:])
+
+
 def time_is_up(seconds: Sequence[float], max_minutes: float | None) -> bool:
-    """Whether one more epoch, as long as the last, would end after `max_minutes`.
+    """Whether one more epoch, as long as they usually are, would end after `max_minutes`.
 
     Args:
         seconds: that each epoch so far has taken.
         max_minutes: None is no limit.
     """
-    return max_minutes is not None and len(seconds) > 0 and sum(seconds) + seconds[-1] > 60 * max_minutes
+    return max_minutes is not None and len(seconds) > 0 and sum(seconds) + usual_seconds(seconds) > 60 * max_minutes
 
 
 def progress(done: float, epochs: int, seconds: Sequence[float], max_minutes: float | None) -> float:
@@ -61,7 +68,7 @@ def progress(done: float, epochs: int, seconds: Sequence[float], max_minutes: fl
     """
     share = done / epochs
     if max_minutes is not None and seconds:
-        spent = sum(seconds) + (done - len(seconds)) * seconds[-1]
+        spent = sum(seconds) + (done - len(seconds)) * usual_seconds(seconds)
         share = max(share, spent / (60 * max_minutes))
     return min(1.0, share)
 
@@ -133,6 +140,10 @@ class Schedules:
 
     def finished(self, history: History) -> bool:
         return len(history) >= self.epochs or time_is_up(_column(history, "seconds"), self.max_minutes)
+
+    def time_is_over(self, history: History, seconds: float) -> bool:
+        """Whether `max_minutes` are over, `seconds` into the present epoch."""
+        return self.max_minutes is not None and sum(_column(history, "seconds")) + seconds > 60 * self.max_minutes
 
     def minutes_left(self, history: History) -> float | None:
         return self.max_minutes and self.max_minutes - sum(_column(history, "seconds")) / 60

@@ -163,6 +163,15 @@ class TrainStep:
                 "A lower training.learning_rate or training.clip_norm usually helps"
             )
 
+    def check_finite(self) -> None:
+        """Raises UserError if a weight is not finite, as after steps that were far too large."""
+        tensors = [*self.model.state_dict().values(), *self.ema_model.state_dict().values()]
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+            raise UserError(
+                "the weights are not finite any more; last.pt holds what was computed before. A lower "
+                "training.learning_rate or training.weight_decay usually helps"
+            )
+
     @property
     def ema_model(self) -> LAS:
         """The model with the averaged weights: the one that is evaluated and decoded with."""

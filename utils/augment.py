@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchaudio.functional import mask_along_axis
 
+from utils.sampler import wrap_seed
+
 MEL_TOP = 2840.0  # mel of 8 kHz, the upper end of speech sampled at 16 kHz
 CEPSTRAL_GRID = 64  # points at which the spectrum behind cepstral coefficients is warped
 
@@ -64,7 +66,7 @@ class Augmentation:
         return masked.squeeze(0)
 
     def _seed(self, index: int, epoch: int, purpose: int) -> int:
-        return ((self.seed * 1_000_003 + epoch) * 10_000_019 + index) * 10 + purpose
+        return wrap_seed(((self.seed * 1_000_003 + epoch) * 10_000_019 + index) * 10 + purpose)
 
 
 def resample_time(features: Tensor, speed: float) -> Tensor:

@@ -101,6 +101,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return contents
 
 
+def check_finite(source: str, weights: dict[str, Any]) -> None:
+    """Raises UserError if some of the weights of a model are not finite."""
+    bad = [name for name, value in weights.items() if torch.is_tensor(value) and not torch.isfinite(value).all()]
+    if bad:
+        named = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+        raise UserError(f"{source}: found weights that are not finite ({named}); expected numbers: this model is lost")
+
+
 def differences(found: dict, expected: dict) -> str:
     """The first few differences between two models' weights by name: missing, unknown, or of other shapes."""
     lines = []
@@ -162,6 +170,7 @@ def load_models(paths: Sequence[Path]) -> LoadedModels:
         if checkpoint["features"] != expected:
             differ = feature_differences(checkpoint["features"], expected)
             raise UserError(f"{path}: found features of {differ}, as in {paths[0]}")
+        check_finite(str(path), checkpoint["model"])
     feature_configs = [feature_config_of(checkpoint, path) for path, checkpoint in zip(paths, checkpoints, strict=True)]
     for path, feature_config in zip(paths, feature_configs, strict=True):
         if None not in feature_configs and feature_config != feature_configs[0]:

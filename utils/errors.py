@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 
 from pydantic_core import ErrorDetails
 
+LONGEST_SHOWN = 80  # characters of a value in a message
+
 
 class UserError(Exception):
     """Bad input. The message names the file or key, what was found, what was expected and what to do."""
@@ -64,5 +66,7 @@ def explain_validation_error(problem: ErrorDetails, sources: Mapping[str, str], 
     expected = problem["msg"]
     for opening in ("Input should be ", "a valid ", "Value error, "):
         expected = expected.removeprefix(opening)
-    found = "" if isinstance(problem["input"], dict) else f"found {problem['input']!r}, "
+    shown = repr(problem["input"])
+    shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
+    found = "" if isinstance(problem["input"], dict) else f"found {shown}, "
     return f"{source}: {key}: {found}expected {expected}"

@@ -1,13 +1,21 @@
-"""Files that are complete or absent, never half written; settings as YAML."""
+"""Files that are complete or absent, never half written; tables as CSV, settings as YAML; names of files."""
 
+import csv
+import io
+import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from utils.errors import UserError
+
+LONGEST_NAME = 150  # bytes: file names have at most 255, and those of results have more than the name in them
+NAME_RULE = f"a name of letters, digits and _ . + -, no path, of at most {LONGEST_NAME} bytes"
 
 
 @contextmanager
@@ -59,3 +67,82 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in tree.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
+
+
+# What operating systems and notebooks leave beside people's files: never an utterance.
+LEFTOVERS = ("thumbs.db", "desktop.ini", "__macosx")
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder was left by a system (`._a.npy`, `.DS_Store`, `Thumbs.db`) or is hidden."""
+    return name.startswith(".") or name.lower() in LEFTOVERS
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text in UTF-8, with or without a byte order mark; only line breaks end a line, no other separator.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
+def format_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    r"""Lines of a table that any CSV reader reads back equal, whatever its cells hold.
+
+    Cells are quoted only if they need it; lines end in "\n" on every system.
+    """
+    line = io.StringIO()
+    writer = csv.writer(line, lineterminator="\r\n")  # so that cells with "\r" or "\n" are quoted
+    for row in itertools.chain([columns], rows):
+        writer.writerow(row)
+        yield line.getvalue().removesuffix("\r\n") + "\n"
+        line.seek(0)
+        line.truncate()
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a table; a cell that is no valid UTF-8, such as a file's name, becomes the bytes that it is on disk.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            atomic_write(path) as temporary,
+            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
+            file.writelines(format_csv(columns, rows))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from None
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header; UTF-8 with or without a byte order mark, or else Latin-1.
+
+    Cells that a short row lacks are empty.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error}), expected a CSV file") from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline=""), restval=""))
+    except csv.Error as error:
+        raise UserError(f"{path}: cannot be read ({error}), expected a CSV file") from None
+
+
+def is_name(name: str) -> bool:
+    """Whether `name`, of a run or a partition, can be a folder and a part of file names: see NAME_RULE."""
+    length = len(name.encode("utf-8", "surrogateescape"))
+    return length <= LONGEST_NAME and re.fullmatch(r"\w([\w .+-]*[\w+-])?", name) is not None

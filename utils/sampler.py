@@ -7,6 +7,11 @@ import torch
 from torch.utils.data import Sampler
 
 
+def wrap_seed(seed: int) -> int:
+    """`seed` in the 64 bits that torch's generators take."""
+    return seed % 2**64
+
+
 class Item(NamedTuple):
     """What a sampler asks of the dataset: an utterance, and how it is augmented this time."""
 
@@ -71,7 +76,7 @@ class BucketSampler(Sampler[list[Item]]):
             batches = order.split(self.batch_size)[self.rank :: self.world_size]
             yield from ([Item(index) for index in batch.tolist()] for batch in batches)
             return
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        generator = torch.Generator().manual_seed(wrap_seed(self.seed * 1_000_003 + self.epoch))
         speeds = 1 + self.speed * (2 * torch.rand(N, generator=generator) - 1)
         lengths = self.lengths / speeds
         pools = torch.randperm(N, generator=generator).split(self._pools(N))

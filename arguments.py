@@ -1,0 +1,48 @@
+"""Command lines of train.py, tune.py and test.py; imports nothing heavy, so that --help answers at once."""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+from config import DEFAULTS, TUNED, Config, help_on_keys, load_config
+from utils.cli import CommandParser, is_override
+
+
+def command_parser(docstring: str) -> CommandParser:
+    """The arguments that train.py, tune.py and test.py share."""
+    parser = CommandParser(docstring, help_on_keys)
+    parser.add_argument(
+        "--config", default=str(DEFAULTS), metavar="FILE", help="YAML file whose values override config.yaml's"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override keys: training.epochs=3")
+    return parser
+
+
+def parse_training_arguments(docstring: str) -> Config:
+    """The configuration that train.py's command line asks for."""
+    arguments = command_parser(docstring).parse_intermixed_args()
+    return load_config(arguments.config, arguments.overrides)
+
+
+class DecodingArguments(NamedTuple):
+    """A command line of test.py or tune.py: its flags, the configuration, and the checkpoints to decode with."""
+
+    flags: argparse.Namespace
+    config: Config
+    checkpoints: list[Path]
+
+
+def parse_decoding_arguments(parser: CommandParser) -> DecodingArguments:
+    """Parses what test.py and tune.py share, besides the flags that `parser` has already."""
+    parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE", help="default: best.pt of the run")
+    flags = parser.parse_intermixed_args()
+    # --checkpoint and --audio take all that follows them: what looks like key=value there is an override.
+    more: list[str] = []
+    for name in ("checkpoint", "audio"):
+        given = getattr(flags, name, [])
+        more += filter(is_override, given)
+        setattr(flags, name, [argument for argument in given if not is_override(argument)])
+    overrides = [*flags.overrides, *more]
+    folder = load_config(flags.config, overrides).run.path
+    config = load_config(flags.config, overrides, tuned=folder / TUNED)
+    return DecodingArguments(flags, config, [Path(text) for text in flags.checkpoint] or [folder / "best.pt"])

@@ -1,0 +1,88 @@
+"""The model that a run begins with, built once it is clear that memory has room to train it."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from corpora.loading import Corpus
+from models.las import LAS
+from training.resume import start_from
+from utils.errors import UserError
+from utils.vocabulary import VOCABULARY
+
+COPIES = 5  # of the weights: themselves, their average, the gradient, and AdamW's two moments
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def make_model(
+    corpus: Corpus,
+    model_kwargs: Mapping[str, Any],
+    seed: int,
+    utterances: int,
+    checkpoint: str | None,
+    device: torch.device,
+) -> LAS:
+    """A new model on `device`.
+
+    Args:
+        corpus: to train on.
+        model_kwargs: keyword arguments of `LAS`.
+        seed: of its weights.
+        utterances: that are computed at a time.
+        checkpoint: whose Listener, Speller and CTC branch it begins with, where they fit, or None.
+        device: of the model.
+
+    Raises:
+        UserError: training it would take more memory than there is, or no part of the checkpoint fits.
+    """
+    with torch.device("meta"):
+        sizes = LAS(corpus.format.dim, len(VOCABULARY), **model_kwargs)
+    needed, there = least_memory(sizes, corpus, utterances, device), total_memory(device)
+    if there is not None and needed > there:
+        raise UserError(
+            f"model: training its {sizes.parameter_count:,} parameters in batches of {utterances} utterances takes "
+            f"{needed / 1e9:,.1f} GB at least, found {there / 1e9:,.1f} GB of memory; expected a smaller model, a "
+            "smaller training.batch_size or a larger training.accumulate"
+        )
+    torch.manual_seed(seed)
+    model = LAS(corpus.format.dim, len(VOCABULARY), **model_kwargs).to(device)
+    if checkpoint is not None:
+        start_from(checkpoint, model)
+    return model
+
+
+def least_memory(model: LAS, corpus: Corpus, utterances: int, device: torch.device) -> int:
+    """Bytes that training takes at least: copies of the weights, and what the backward pass of a batch needs.
+
+    Of the activations only the largest are counted, in half precision: the gates and outputs of every LSTM, and on a
+    CPU, which does not recompute them, the hidden layer of location attention.
+    """
+    frames, characters = corpus.p95_frames, max(map(len, corpus.transcripts))
+    listener, speller = model.listener, model.speller
+    steps, floats = frames, 0
+    for stride, dim in zip(listener.strides, listener.dims, strict=True):
+        steps = -(-steps // stride)
+        floats += steps * dim * 4
+    floats += characters * speller.hidden * 6
+    if speller.attention.sees_past and device.type == "cpu":
+        floats += characters * steps * speller.attention.dim
+    return model.parameter_count * 4 * COPIES + utterances * floats * 2
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Bytes of the GPU, or of this machine or container; None if the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+    for path in map(Path, CGROUP_LIMITS):
+        try:
+            total = min(total, int(path.read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return total
