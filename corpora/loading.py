@@ -218,7 +218,7 @@ def load_labelled(
         for partition in partitions:
             if partition.transcripts is None:
                 folder = Path(root) / partition.name / partition.layout.transcripts
-                raise UserError(f"data.{role}: {partition.name} has no transcripts: found no folder {folder}")
+                raise UserError(f"data.{role}: {partition.name} has no transcripts: found no .npy file in {folder}")
         report = reports and reports / f"findings-{role}.txt"
         try:
             corpus = load_corpus(partitions, normalize, feature_format=feature_format, report=report, **loading)

@@ -1,0 +1,51 @@
+"""A model is refused before anything is allocated, where memory has no room to train it."""
+
+import pytest
+import torch
+
+from corpora.loading import load_labelled
+from training import model as module
+from training.model import least_memory, make_model, total_memory
+from utils.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def corpus(toy_root):
+    (corpus,) = load_labelled(toy_root, {"train": ["train"]}, "mean")
+    return corpus
+
+
+def test_the_same_seed_gives_the_same_weights(corpus, small_settings):
+    first, second, other = (make_model(corpus, small_settings, seed, 8, None, CPU) for seed in (3, 3, 4))
+    for one, same in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, same)
+    assert not all(map(torch.equal, first.parameters(), other.parameters()))
+
+
+@pytest.mark.parametrize("too_much", ["listener", "batch"])
+def test_a_model_that_memory_has_no_room_for(corpus, small_settings, monkeypatch, too_much):
+    monkeypatch.setattr(module, "total_memory", lambda device: 2**30)
+    settings, utterances = dict(small_settings), 8
+    if too_much == "listener":
+        settings["listener"] = {**settings["listener"], "hidden": 8192, "blstm_layers": 30}
+    else:
+        utterances = 1_000_000
+    built = []
+    monkeypatch.setattr(torch, "manual_seed", built.append)
+    with pytest.raises(UserError, match=r"GB at least, found 1\.1 GB of memory; expected a smaller model"):
+        make_model(corpus, settings, 0, utterances, None, CPU)
+    assert built == []
+
+
+def test_the_estimate_grows_with_what_it_depends_on(corpus, make_las):
+    model = make_las()
+    one = least_memory(model, corpus, 1, CPU)
+    assert one > 20 * model.parameter_count
+    assert least_memory(model, corpus, 9, CPU) > one
+    assert least_memory(make_las(attention={"kind": "dot"}), corpus, 9, CPU) < least_memory(model, corpus, 9, CPU)
+
+
+def test_memory_of_this_machine():
+    assert total_memory(CPU) is None or total_memory(CPU) > 2**28
