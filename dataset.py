@@ -27,7 +27,10 @@ def is_cepstral(corpus: Corpus) -> bool:
     """Whether the features are cepstra (MFCC) and not bands of a spectrum, where neighbours rise and fall together."""
     sample = [corpus.read(index).astype(np.float64) for index in range(min(len(corpus), 20))]
     frames = np.concatenate([features - features.mean(axis=0) for features in sample])
-    together = (frames[:, 1:] * frames[:, :-1]).mean(axis=0) / (frames.std(axis=0)[1:] * frames.std(axis=0)[:-1] + 1e-9)
+    deviation = frames.std(axis=0)
+    scale = deviation[1:] * deviation[:-1]
+    covariance = (frames[:, 1:] * frames[:, :-1]).mean(axis=0)
+    together = np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 0)
     return bool(together.mean() < 0.5)  # measured: 0.93 on log mel features, 0.03 on MFCC
 
 

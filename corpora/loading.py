@@ -240,7 +240,8 @@ def _read_all(
         if not keep:
             record.features = None
         elif half and record.features is not None:
-            record.features = record.features.astype(np.float16)
+            with np.errstate(over="ignore"):  # such values are findings
+                record.features = record.features.astype(np.float16)
         return record
 
     with ThreadPoolExecutor(READERS) as pool:

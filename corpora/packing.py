@@ -137,7 +137,8 @@ def _make(packed: Path, partition: Partition, dtype: str) -> None:
 
             def write(record: UtteranceRecord) -> UtteranceRecord:
                 if record.features is not None:
-                    file.write(np.ascontiguousarray(record.features, dtype=dtype).data)
+                    with np.errstate(over="ignore"):  # such values are findings
+                        file.write(np.ascontiguousarray(record.features, dtype=dtype).data)
                 return replace(record, features=None)
 
             def read(index: int) -> UtteranceRecord:
