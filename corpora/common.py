@@ -19,7 +19,7 @@ from corpora.audio import features_of, make_feature_config, read_speech
 from corpora.checks import LISTED, first_findings, read_transcript
 from utils.errors import BadFile, UserError
 from utils.features import FeatureConfig, write_feature_config
-from utils.files import atomic_write, read_lines
+from utils.files import atomic_write
 from utils.vocabulary import spellable, unspellable
 
 SOURCES = "sources.tsv"  # in a partition's folder
@@ -153,10 +153,7 @@ class Sources:
 
     def __init__(self, path: Path):
         self._path, self._lock = path, threading.Lock()
-        try:
-            lines = read_lines(path)
-        except (OSError, UnicodeDecodeError):  # none yet, or damaged: features are made again
-            lines = []
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
         self.known = dict(line.rsplit("\t", 1) for line in lines if "\t" in line)  # a killed maker leaves half a line
 
     def add(self, identity: str, digest: str) -> None:
