@@ -125,8 +125,8 @@ def _continue(url: str, partial: Path, there: int) -> bool | None:
     with response:
         resumed = response.status == http.client.PARTIAL_CONTENT and _begins_at(response, there)
         done = there if resumed else 0
-        length = response.headers.get("Content-Length")
-        total = done + int(length) if length else None
+        length = int(response.headers.get("Content-Length", "-1"))
+        total = done + length if length >= 0 else None
         bar = tqdm(
             desc=f"fetching {url.rsplit('/', 1)[1]}", total=total, initial=done, unit="B", unit_scale=True, disable=None
         )
