@@ -176,8 +176,8 @@ class TrainingConfig(Section):
     accumulate: Positive
     checkpoint_minutes: PositiveAmount
     seed: Seed
-    device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["auto", "float32", "bf16"]
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["auto", "float32", "bf16", "fp16"]
     learning_rate: Annotated[float, Field(gt=0, le=10)]
     weight_decay: Annotated[float, Field(ge=0, le=10)]
     schedule: Literal["cosine", "plateau", "constant"]

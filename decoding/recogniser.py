@@ -10,6 +10,7 @@ from decoding import ctc_prefix
 from decoding.language_model import LanguageModel
 from models.attention import Memory
 from models.las import LAS, EncoderOutput
+from utils.device import autocast
 
 FRAMES_PER_CHARACTER = 3  # nobody speaks faster than 33 characters per second
 SHORTEST_LIMIT = 10
@@ -45,7 +46,7 @@ class Recogniser:
             `(1 - w) log P_attention(c | g) + w log P_ctc(c | g)`. It does not count for a model without a CTC branch.
         language_model: added with `lm_weight` times its log P(c | g) (shallow fusion, Gulcehre et al. 2015), or None.
         lm_weight: weight of the language model.
-        precision: float32, or bf16 for the Listener; as in training, all else is float32.
+        precision: float32, or bf16 or fp16 for the Listener; as in training, all else is float32.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Recogniser:
 
     def encode(self, features: Tensor, feature_lengths: Tensor) -> tuple[EncodedUtterances, ...]:
         """Each model's encoding of `features (B, T, D)` of `feature_lengths (B,)`."""
-        with torch.autocast(features.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with autocast(features.device, self.precision):
             return tuple(self.prepare(model.listen(features, feature_lengths)) for model in self.models)
 
     def prepare(self, encoded: EncoderOutput) -> EncodedUtterances:

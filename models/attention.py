@@ -118,7 +118,8 @@ class LocationAttention(Attention):
         location = self.location(past.movedim(1, 3).reshape(B * H * Q, 2, S).to(query.dtype))  # (B H Q, CHANNELS, S)
         location = location.transpose(1, 2).reshape(-1, self.CHANNELS)  # (B H Q S, CHANNELS)
         hidden = (query.unsqueeze(3) + keys.unsqueeze(2)).flatten(0, 3)  # (B H Q S, A)
-        hidden = hidden.addmm_(location, self.location_key.weight.T).tanh_()  # in place: it is large
+        # Not addmm_: in place on a view, autograd would copy it. tanh_ is in place, for the tensor is large.
+        hidden = torch.addmm(hidden, location, self.location_key.weight.T).tanh_()
         return torch.einsum("bhqsa,ha->bhqs", hidden.view(B, H, Q, S, -1), self.energy.to(hidden.dtype))
 
 

@@ -16,21 +16,28 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
 class _ReverseWithinLengths(torch.autograd.Function):
     """Reverses each row of `(B, T, C)` inside its own length; padding stays where it is.
 
-    The permutation is its own inverse, so the gradient takes the same gather instead of a slow scatter.
+    The permutation is its own inverse, so the gradient is permuted alike instead of a slow scatter. Whole rows of
+    `(B T, C)` are selected, several times as fast as a gather of every element.
     """
 
     @staticmethod
     def forward(ctx, x: Tensor, lengths: Tensor) -> Tensor:
-        position = torch.arange(x.size(1), device=x.device)
+        B, T, _ = x.shape
+        position = torch.arange(T, device=x.device)
         last = lengths.unsqueeze(1) - 1
         index = torch.where(position <= last, last - position, position)
+        index = (index + T * torch.arange(B, device=x.device).unsqueeze(1)).flatten()
         ctx.save_for_backward(index)
-        return x.gather(1, index.unsqueeze(2).expand_as(x))
+        return _select_rows(x, index)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
-        return gradient.gather(1, index.unsqueeze(2).expand_as(gradient)), None
+        return _select_rows(gradient, index), None
+
+
+def _select_rows(x: Tensor, index: Tensor) -> Tensor:
+    return x.flatten(0, 1).index_select(0, index).view_as(x)
 
 
 def reverse_within_lengths(x: Tensor, lengths: Tensor) -> Tensor:

@@ -35,8 +35,8 @@ class Loss(NamedTuple):
 class LAS(nn.Module):
     """The whole model.
 
-    Under autocast only the Listener computes in bf16. The Speller stays in float32: it sums over all steps (past
-    attention weights, gradients of the keys), and there bf16 loses digits without saving time.
+    Under autocast only the Listener computes in 16 bits. The Speller stays in float32: it sums over all steps (past
+    attention weights, gradients of the keys), and there 16 bits lose digits without saving time.
 
     Args:
         feature_dim: `D`.

@@ -18,6 +18,7 @@ from dataset import Batch
 from decoding.greedy import ctc_greedy, greedy_search
 from decoding.recogniser import Recogniser, character_limits
 from models.las import LAS, las_loss
+from utils.device import autocast
 from utils.distributed import SINGLE_PROCESS, DistributedContext
 from utils.errors import UserError
 from utils.metrics import coverage, monotonicity, repetition, score, sharpness
@@ -108,7 +109,7 @@ def evaluate(
         loader: batches of the dev corpus; the loaders of all ranks together have every utterance once.
         shown: positions of the utterances whose attention maps are wanted.
         device: of the model.
-        precision: float32, or bf16 for autocast.
+        precision: float32, or bf16 or fp16 for autocast.
         ctc_weight: share of the CTC branch in what is decoded, as in the beam: what counts is what test.py will do,
             and attention alone may loop to its limit long after it aligns.
         spell: False if the Speller is not trained yet: the hypothesis is then what the CTC branch reads.
@@ -134,7 +135,7 @@ def evaluate(
         return stopped
 
     for batch in lockstep(loader, context, device, stop_and_note):
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(device, precision):
             logits, attention, encoded = model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
         count = int(batch.characters)
         loss_sum += float(las_loss(logits, encoded, batch.tokens, batch.token_lengths).attention) * count

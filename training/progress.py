@@ -203,7 +203,7 @@ def describe_run(
     Args:
         device: of this rank.
         world_size: number of ranks.
-        precision: float32 or bf16.
+        precision: float32, bf16 or fp16.
         corpora: by name, the training corpus first.
         model: that is trained.
         plan: epochs, steps and batch size, in words.

@@ -13,10 +13,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from dataset import Batch
 from models.las import LAS, las_loss, off_diagonal
-from utils.device import is_out_of_memory
+from utils.device import autocast, is_out_of_memory
 from utils.distributed import DistributedContext
 from utils.errors import UserError
 
+LEAST_SCALE = 1.0  # of the loss with fp16: gradients that overflow even then are not finite
 MAX_BAD_STEPS = 3  # consecutive steps without a finite gradient before a run stops
 
 logger = logging.getLogger(f"las.{__name__}")
@@ -36,7 +37,7 @@ class TrainStep:
     Args:
         model: the model to train, on its device.
         context: ranks that share each batch; their gradients are averaged by DistributedDataParallel.
-        precision: float32, or bf16 for autocast.
+        precision: float32, or bf16 or fp16 for autocast; with fp16 the loss is scaled.
         utterances: path of each utterance of the corpus, to name those of a bad batch.
         accumulate: number of micro-batches that a batch is computed in (gradient accumulation).
         weight_decay: of AdamW, applied to all parameters.
@@ -67,6 +68,7 @@ class TrainStep:
         self.ctc_weight, self.label_smoothing = ctc_weight, label_smoothing
         self.device = next(model.parameters()).device
         self.optimizer = torch.optim.AdamW(model.parameters(), weight_decay=weight_decay, fused=True)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.ema = make_ema(model, ema_steps)
         self._bad_steps = 0  # consecutive
         self._parallel: nn.Module = model
@@ -108,14 +110,18 @@ class TrainStep:
                 f"training.accumulate={2 * self.accumulate}, or take a smaller training.batch_size; last.pt holds what "
                 "was computed before"
             ) from None
+        self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         finite = bool(torch.isfinite(norm))
         if finite:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
-            self.optimizer.step()
+            self.scaler.step(self.optimizer)
             self.ema.update_parameters(self.model)
-        self._guard(finite, batch)
+        # An overflow of scaled gradients is no fault of the batch, as long as the scale can come down.
+        overflow = self.scaler.is_enabled() and bool(losses.isfinite().all()) and self.scaler.get_scale() > LEAST_SCALE
+        self.scaler.update()
+        self._guard(finite, overflow, batch)
         return StepResult(losses, norm, finite)
 
     def _backward(
@@ -130,7 +136,7 @@ class TrainStep:
             part = batch.rows(slice(first, first + size)) if len(starts) > 1 else batch
             tokens = part.tokens[:, :-1] if spell else None
             with self._synchronised(last=first == starts[-1]):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                with autocast(self.device, self.precision):
                     logits, attention, encoded = self._parallel(
                         part.features, part.feature_lengths, tokens, teacher_forcing_rate
                     )
@@ -140,7 +146,7 @@ class TrainStep:
                     steps = encoded.memory.mask.sum((1, 2, 3))
                     total = total + guided_attention * off_diagonal(attention, part.token_lengths - 1, steps)
                 share = part.characters / characters
-                (total * (share * self.context.world_size)).backward()  # DDP averages gradients over ranks
+                self.scaler.scale(total * (share * self.context.world_size)).backward()  # DDP averages over ranks
             losses += torch.stack([value.detach() for value in loss]) * share
         return losses
 
@@ -150,11 +156,12 @@ class TrainStep:
             return self._parallel.no_sync()
         return nullcontext()
 
-    def _guard(self, finite: bool, batch: Batch) -> None:
+    def _guard(self, finite: bool, overflow: bool, batch: Batch) -> None:
         """Names the utterances of a step that was skipped; stops the run after MAX_BAD_STEPS of them in a row."""
-        self._bad_steps = 0 if finite else self._bad_steps + 1
-        if finite:
+        if finite or overflow:
+            self._bad_steps = 0 if finite else self._bad_steps
             return
+        self._bad_steps += 1
         names = ", ".join(self.utterances[index].stem for index in batch.indices.tolist())
         logger.warning(f"skipped a batch whose gradient is not finite: {names}")
         if self._bad_steps == MAX_BAD_STEPS:
@@ -185,6 +192,7 @@ class TrainStep:
             "weights": self.model.state_dict(),
             "averaged_steps": int(self.ema.n_averaged),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
         }
 
     def load_state_dict(self, ema_weights: dict, state: dict) -> None:
@@ -193,6 +201,8 @@ class TrainStep:
         self.ema.n_averaged.fill_(state["averaged_steps"])
         self.model.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if state.get("scaler") and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
 
 
 def make_ema(model: nn.Module, horizon: float) -> AveragedModel:
