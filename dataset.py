@@ -5,6 +5,7 @@ for batch in loader: ...                                                      # 
 """
 
 import signal
+import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from utils.augment import Augmentation
 from utils.sampler import Item
 from utils.vocabulary import PAD, encode
 
+WORKERS_FORK = sys.platform == "linux"  # and share what is in memory; elsewhere they are spawned and get copies
 EPSILON = 1e-5  # added to a deviation, relative to the scale of the features
 ORDINARY = (1e-2, 1e15)  # deviations of features that float32 normalises exactly enough
 
@@ -142,6 +144,7 @@ def make_loader(
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=workers,
+        multiprocessing_context="fork" if workers and WORKERS_FORK else None,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
         worker_init_fn=_leave_signals,

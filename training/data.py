@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from corpora.loading import Corpus, load_labelled
-from dataset import FeatureDataset, is_cepstral, make_loader
+from dataset import WORKERS_FORK, FeatureDataset, is_cepstral, make_loader
 from utils.augment import Augmentation
 from utils.distributed import DistributedContext
 from utils.errors import UserError
@@ -79,6 +79,9 @@ def load_training_data(
             f"training.batch_size: found {batch_size}, expected at least {2 * world_size}, since {world_size} "
             "processes share it"
         )
+    if workers and not WORKERS_FORK and loading.get("cache") == "ram":
+        loading = {**loading, "cache": "mmap"}
+        logger.info("data.cache: mmap, since each worker of this system would hold a copy of all features in memory")
     with context.main_process_first():
         train_corpus, dev_corpus = load_labelled(
             root,

@@ -64,7 +64,7 @@ class EpochProgress:
         self.title, self.utterances, self.eta, self.device, self.context = title, utterances, eta, device, context
         self._note = f"distance {history[-1]['dev_distance']:.2f}, " if history else ""
         self._index = self._first = partial["batch"] if partial else 0
-        self._steps = 0
+        self._steps = self._overflows = 0
         self._sums = torch.zeros(len(MEANS), dtype=torch.float64, device=device)
         self._characters = torch.zeros((), dtype=torch.long, device=device)
         self._start, self._waiting = time.perf_counter(), 0.0
@@ -98,6 +98,7 @@ class EpochProgress:
 
     def update(self, result: StepResult, characters: Tensor, learning_rate: float, teacher_forcing_rate: float) -> None:
         """Adds the result of a step on a batch of that many `characters` over all ranks."""
+        self._overflows += result.overflow
         if not result.updated:
             return
         expected = self.eta.step(self.device)
@@ -133,9 +134,9 @@ class EpochProgress:
         """Losses and gradient norm per character over all ranks; to be called once, on every rank.
 
         Raises:
-            UserError: no step of the epoch has updated the weights.
+            UserError: no batch of the epoch gave a finite gradient.
         """
-        if not self._characters:
+        if not self._characters and not self._overflows:
             raise UserError(
                 "no batch of this epoch gave a finite gradient; last.pt holds what was computed before. A lower "
                 "training.learning_rate or training.clip_norm usually helps"

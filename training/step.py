@@ -29,6 +29,7 @@ class StepResult(NamedTuple):
     losses: Tensor
     gradient_norm: Tensor  # (), before clipping
     updated: bool  # False if the gradient was not finite and the weights stayed as they were
+    overflow: bool = False  # with fp16: it was only scaled too far
 
 
 class TrainStep:
@@ -119,10 +120,15 @@ class TrainStep:
             self.scaler.step(self.optimizer)
             self.ema.update_parameters(self.model)
         # An overflow of scaled gradients is no fault of the batch, as long as the scale can come down.
-        overflow = self.scaler.is_enabled() and bool(losses.isfinite().all()) and self.scaler.get_scale() > LEAST_SCALE
+        overflow = (
+            not finite
+            and self.scaler.is_enabled()
+            and bool(losses.isfinite().all())
+            and self.scaler.get_scale() > LEAST_SCALE
+        )
         self.scaler.update()
         self._guard(finite, overflow, batch)
-        return StepResult(losses, norm, finite)
+        return StepResult(losses, norm, finite, overflow)
 
     def _backward(
         self, batch: Batch, characters: Tensor, teacher_forcing_rate: float, guided_attention: float, spell: bool
