@@ -17,7 +17,7 @@ SMALLEST = {"UTTERANCES": 32, "EPOCHS": 1}
 @pytest.fixture
 def clone(tmp_path):
     """What git has of the repository, without data and runs."""
-    for path in [*HOME.glob("*.py"), HOME / "config.yaml"]:
+    for path in [*HOME.glob("*.py"), HOME / "config.yaml", HOME / "requirements.txt"]:
         shutil.copy(path, tmp_path)
     for package in [HOME / "configs", *(path.parent for path in HOME.glob("*/__init__.py"))]:
         shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
