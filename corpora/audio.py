@@ -21,6 +21,7 @@ FLOOR = 1e-6  # energy of silence: keeps the logarithm finite
 FFT_SIZES = (400, 512, 1024, 2048)
 LOUDEST = 1e6  # of a sample; integers that somebody forgot to scale reach 8e6 and are not speech in -1..1
 LONGEST_FILE = 24 * 3600  # seconds
+WHOLE = "a whole one, with all that its text says"
 MAX_RATIO = 50_000_000  # of resampling: the product of its terms is the size of the filter
 
 LONGEST = 20.0  # seconds of a piece: few utterances of any corpus are longer
@@ -120,20 +121,19 @@ def read_speech(path: Path, feature_config: FeatureConfig) -> np.ndarray:
     try:
         if not path.is_file():
             raise BadFile("a folder" if path.is_dir() else "no such file", "an audio file")
+        if (early := missing_end(path)) is not None:
+            raise BadFile(f"a file that ends early ({early})", WHOLE)
         info = soundfile.info(path)
         if info.frames > LONGEST_FILE * info.samplerate:
             raise BadFile(f"{info.frames:,} samples, as its header claims", f"at most {LONGEST_FILE // 3600} hours")
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        early = missing_end(path)
     except BadFile:
         raise
     except Exception as error:  # libsndfile and its wrapper fail in many ways, all of which mean the same
         reason = " ".join(str(error).split())
         raise BadFile(f"what cannot be read ({reason})", f"audio, such as {', '.join(AUDIO)}") from None
-    if early is None and len(samples) < info.frames:
-        early = f"{len(samples):,} of {info.frames:,} samples"
-    if early is not None:
-        raise BadFile(f"a file that ends early ({early})", "a whole one, with all that its text says")
+    if len(samples) < info.frames:
+        raise BadFile(f"a file that ends early ({len(samples):,} of {info.frames:,} samples)", WHOLE)
     least = max(feature_config.win_length, feature_config.n_fft // 2 + 1) / feature_config.sample_rate
     if len(samples) < least * rate:
         raise BadFile(f"{len(samples)} samples", f"{1000 * least:g} ms of speech or more")
