@@ -40,7 +40,7 @@ def test_resolved_settings_read_back_the_same(tmp_path):
         ("data.trian=[x]", ["data.train"]),
         ("training.epochs=many", ["training.epochs", "'many'", "integer"]),
         ("training.epochs=0", ["training.epochs", "found 0", "greater than or equal to 1"]),
-        ("training.device=gpu", ["training.device", "'gpu'", "'auto', 'cpu' or 'cuda'"]),
+        ("training.device=gpu", ["training.device", "'gpu'", "'auto', 'cpu', 'cuda' or 'mps'"]),
         ("data.skip_bad=3", ["data.skip_bad", "boolean"]),
         ("model.listener.conv=[{channels: 8, kernel: 4, stride: 2}]", ["model.listener.conv.0.kernel", "found 4"]),
         ("training.teacher_forcing.stages=[{from_epoch: 1, factor: 0.9}]", ["stages.0.floor is missing"]),
