@@ -15,7 +15,6 @@ if __name__ == "__main__":  # before torch is imported: --help and a misspelt ke
 
 import logging
 import shlex
-import signal
 import sys
 import time
 from typing import NoReturn
@@ -74,9 +73,8 @@ class Trainer:
         train, self.steps = self.data.train, len(self.data.train_loader)  # steps per epoch
 
         together = -(-training.batch_size // (training.accumulate * context.world_size))
-        model = make_model(
-            train, config.model_kwargs, training.seed, together, None if found else training.start_from, device
-        )
+        begin_with = None if found else training.start_from
+        model = make_model(train, config.model_kwargs, training.seed, together, begin_with, device)
         self.step = TrainStep(
             model,
             context,
@@ -96,12 +94,8 @@ class Trainer:
         self.checkpointer = Checkpointer(self.folder, constant, training.checkpoint_minutes)
         self.state = self.checkpointer.restore(found, self.step)
         self.schedules = Schedules(**training.model_dump(include=set(Schedules.__annotations__)))
-        self.eta = EtaEstimator(
-            self.steps,
-            self.steps - self.state.next_batch,
-            self.schedules.epochs_left(self.state.history),
-            self.schedules.minutes_left(self.state.history),
-        )
+        left = self.schedules.epochs_left(self.state.history), self.schedules.minutes_left(self.state.history)
+        self.eta = EtaEstimator(self.steps, self.steps - self.state.next_batch, *left)
         self.shutdown = GracefulShutdown()
 
         tracked = {**settings, "parameters": model.parameter_count}
@@ -112,8 +106,6 @@ class Trainer:
         corpora = {"+".join(config.data.train): train, config.data.dev: self.data.dev}
         plan = f"{training.epochs} epochs of {self.steps:,} batches of {training.batch_size}"
         describe_run(device, context.world_size, self.precision, corpora, model, plan)
-        if training.ctc_epochs >= training.epochs:
-            logger.warning("training.ctc_epochs: the Speller is not trained in any of training.epochs")
 
     def fit(self) -> None:
         """Trains from where the run stands to its last epoch.
@@ -212,7 +204,7 @@ class Trainer:
     def stop(self) -> NoReturn:
         """Ends the run as a signal asked, on whichever rank it arrived; everything has been saved."""
         where = f"after {self.state} of {self.steps}" if self.state.partial else f"after {self.state}"
-        raise Interrupted(self.shutdown.signum or signal.SIGTERM, f"{where}; the same command goes on from there")
+        raise Interrupted(self.shutdown.signum, f"{where}; the same command goes on from there")
 
 
 def main(config: Config) -> None:

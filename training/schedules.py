@@ -3,12 +3,14 @@
 Nothing here has a state: a resumed run computes from its history of epochs what the unbroken run would have.
 """
 
+import logging
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+logger = logging.getLogger(f"las.{__name__}")
 History = Sequence[Mapping[str, float]]  # a row of metrics per finished epoch
 
 RECENT = 3  # epochs whose median tells how long one takes
@@ -137,6 +139,10 @@ class Schedules:
     ctc_epochs: int
     guided_attention: float
     teacher_forcing: Mapping[str, Any]  # start, stages
+
+    def __post_init__(self) -> None:
+        if self.ctc_epochs >= self.epochs:
+            logger.warning("training.ctc_epochs: the Speller is not trained in any of training.epochs")
 
     def finished(self, history: History) -> bool:
         return len(history) >= self.epochs or time_is_up(_column(history, "seconds"), self.max_minutes)

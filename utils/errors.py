@@ -30,11 +30,12 @@ class Interrupted(Exception):
     """A signal asked the command to stop, and everything computed so far has been saved.
 
     Args:
-        signum: the signal, such as `signal.SIGTERM`.
+        signum: the signal, such as `signal.SIGTERM`; 0 if it has reached another rank only.
         message: where the run stands and how to continue it.
     """
 
     def __init__(self, signum: int, message: str):
+        signum = signum or signal.SIGTERM
         super().__init__(f"stopped by {signal.Signals(signum).name} {message}")
         self.exit_code = 128 + signum
 
