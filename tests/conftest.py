@@ -1,7 +1,16 @@
-"""A small learnable corpus, and settings small enough to train on it in seconds."""
+"""A small learnable corpus, settings small enough to train on it in seconds, and how tests run the commands."""
 
+import logging
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -9,8 +18,11 @@ import torch
 
 from config import load_config
 from models.las import LAS
+from tests.faults import run_script
 from utils.vocabulary import VOCABULARY
 
+HOME = Path(__file__).parents[1]
+PROJECT = logging.getLogger("las")
 SMALL = [
     "data.train=[train]",
     "data.dev=dev",
@@ -28,6 +40,122 @@ SMALL = [
     "training.warmup_epochs=0.5",
     "wandb.mode=disabled",
 ]
+
+
+@pytest.fixture(autouse=True)
+def project_logging(caplog) -> Iterator[None]:
+    """caplog has the project's messages from INFO on; the handlers of a command run in this process are removed."""
+    caplog.set_level(logging.INFO, logger=PROJECT.name)
+    before = PROJECT.handlers[:]
+    yield
+    for handler in PROJECT.handlers[:]:
+        if handler not in before:
+            PROJECT.removeHandler(handler)
+            handler.close()
+
+
+# ------------------------------------------------------------------------------------------------------------ commands
+
+
+def run(
+    script: str, *arguments: str, cwd: Path = HOME, fault: str = "", expect: int = 0, fresh: bool = False
+) -> subprocess.CompletedProcess:
+    """A command in a process and a session of its own; fails unless it ends with the exit code `expect`.
+
+    Args:
+        script: train.py, test.py or tune.py.
+        arguments: of the script.
+        cwd: working directory.
+        fault: that happens to it, see tests/faults.py.
+        expect: exit code, 1 for a bug that Python shows, or minus the number of the signal that ends it.
+        fresh: whether to start a new interpreter; False forks one that has imported torch, which saves two seconds.
+    """
+    result = (_run_fresh if fresh else _run_forked)(str(HOME / script), arguments, cwd, fault)
+    assert result.returncode == expect, result.stdout + result.stderr
+    assert ("Traceback" in result.stderr) == (expect == 1)
+    assert "Logging error" not in result.stderr
+    return result
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Environment of a command; sums depend on how threads split them, so each has one."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOME), **more}
+
+
+def command_line(script: str, *arguments: str, fault: str = "") -> list[str]:
+    """Starts a script in an interpreter of its own."""
+    return [sys.executable, *(["-m", "tests.faults", fault] if fault else []), script, *arguments]
+
+
+def _run_fresh(script: str, arguments: Sequence[str], cwd: Path, fault: str) -> subprocess.CompletedProcess:
+    line = command_line(script, *arguments, fault=fault)
+    streams = {"capture_output": True, "text": True}
+    return subprocess.run(line, cwd=cwd, env=environment(), timeout=300, start_new_session=True, **streams)
+
+
+def _run_forked(script: str, arguments: Sequence[str], cwd: Path, fault: str) -> subprocess.CompletedProcess:
+    with tempfile.TemporaryDirectory() as folder:
+        streams = [Path(folder) / name for name in ("stdout", "stderr")]
+        process = fork_context().Process(
+            target=_in_a_fork, args=(script, arguments, cwd, fault, environment(), streams)
+        )
+        process.start()
+        process.join(300)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        written = [stream.read_text(encoding="utf-8", errors="backslashreplace") for stream in streams]
+    return subprocess.CompletedProcess([script, *arguments], process.exitcode, *written)
+
+
+def fork_context() -> multiprocessing.context.BaseContext:
+    """Starts processes as forks of one that has imported everything and has computed nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.conftest", "train", "test", "tune", "report.build"])
+    return context
+
+
+def _in_a_fork(
+    script: str, arguments: Sequence[str], cwd: Path, fault: str, variables: dict[str, str], streams: Sequence[Path]
+) -> None:
+    os.setsid()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(variables)
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method(None, force=True)  # workers of the loader are started as everywhere else
+    for number, stream in enumerate(streams, 1):
+        os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT), number)
+    code: object = 0
+    try:
+        run_script(script, *arguments, fault=fault)
+    except SystemExit as ended:
+        code = ended.code
+    sys.exit(code)  # only here, where the frames of the script and the workers of its loader are gone
+
+
+def messages(folder: Path) -> str:
+    """A run's train.log without its dates."""
+    return re.sub(r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", "", (folder / "train.log").read_text())
+
+
+class Trained(NamedTuple):
+    """A run that has learned toy speech."""
+
+    folder: Path
+    arguments: list[str]  # that made it
+    stdout: str
+
+
+@pytest.fixture(scope="session")
+def trained(toy_root, tmp_path_factory) -> Trained:
+    """Of 24 epochs, in an interpreter of its own, as a person starts it."""
+    folder = tmp_path_factory.mktemp("trained")
+    arguments = [*SMALL, f"data.root={toy_root}", f"run.dir={folder}", "run.name=toy", "training.epochs=24"]
+    return Trained(folder / "toy", arguments, run("train.py", *arguments, fresh=True).stdout)
+
+
+# -------------------------------------------------------------------------------------------------------------- corpus
 
 
 def write_utterance(folder: Path, name: str, text: str, features: np.ndarray) -> None:

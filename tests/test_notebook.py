@@ -2,14 +2,14 @@
 
 import re
 import shutil
-from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
-HOME = Path(__file__).parents[1]
+from tests.conftest import HOME
+
 NOTEBOOK = HOME / "notebook.ipynb"
 SMALLEST = {"UTTERANCES": 32, "EPOCHS": 1}
 

@@ -10,8 +10,7 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from config import known_keys, load_config
-
-HOME = Path(__file__).parents[1]
+from tests.conftest import HOME, environment, messages
 
 
 @pytest.fixture
@@ -49,9 +48,9 @@ def test_the_command_of_a_trial_runs(sweep, tmp_path):
         macro = part.startswith("${") and part.endswith("}")
         command += parts[part[2:-1]] if macro else [part]
     assert "training.epochs=10" in command
-    python_is_ours = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": python_is_ours, "WANDB_RUN_ID": "abc123"}
-    result = subprocess.run(command, cwd=HOME, env=environment, capture_output=True, text=True)
+    our_python_first = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    variables = environment(PATH=our_python_first, WANDB_RUN_ID="abc123")
+    result = subprocess.run(command, cwd=HOME, env=variables, capture_output=True, text=True)
     assert result.returncode == 2, result.stderr
     assert "data.root: found no folder nowhere" in result.stderr
-    assert (tmp_path / "sweep-abc123" / "train.log").exists()
+    assert result.stderr in messages(tmp_path / "sweep-abc123")

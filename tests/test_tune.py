@@ -1,13 +1,17 @@
-"""The search for decoding weights, on evidence made so that the right answer is known."""
+"""The search for decoding weights, on scores made so that the right answer is known; and tune.py on toy speech."""
+
+import re
+import shutil
 
 import pytest
 import torch
 
 from config import load_config
 from decoding.rescoring import SourceScores, Weights, combine
-from tests.conftest import SMALL
+from tests.conftest import SMALL, run
 from tune import CTC_WEIGHTS, LM_WEIGHTS, NBest, best_rank, best_weights, read_texts
 from utils.errors import UserError
+from utils.files import parse_yaml
 from utils.vocabulary import encode
 
 
@@ -15,17 +19,17 @@ def made(weights: Weights, N=400, K=6, noise=0.0) -> NBest:
     """Lists whose best hypothesis, distance 0, is the one that these weights prefer; the last place is empty."""
     torch.manual_seed(0)
     lengths = torch.randint(5, 40, (N, K)).double()
-    evidence = SourceScores(*(-torch.rand(N, K).double() * 3 * lengths for _ in range(3)), lengths)
-    scores = combine(evidence, weights) + noise * torch.randn(N, K)
+    sources = SourceScores(*(-torch.rand(N, K).double() * 3 * lengths for _ in range(3)), lengths)
+    scores = combine(sources, weights) + noise * torch.randn(N, K)
     real = torch.ones(N, K, dtype=torch.bool)
     real[:, -1] = False
     scores[:, -1] = float("-inf")
     distances = torch.where(scores == scores.amax(1, keepdim=True), 0, 5)
-    return NBest(evidence, distances, real, [[[3]] * (K - 1)] * N)
+    return NBest(sources, distances, real, [[[3]] * (K - 1)] * N)
 
 
 def mean_distance(nbest: NBest, weights: Weights) -> float:
-    chosen = combine(nbest.evidence, weights).masked_fill(~nbest.real, float("-inf")).argmax(1, keepdim=True)
+    chosen = combine(nbest.scores, weights).masked_fill(~nbest.real, float("-inf")).argmax(1, keepdim=True)
     return float(nbest.distances.gather(1, chosen).double().mean())
 
 
@@ -58,13 +62,41 @@ def test_minimum_bayes_risk_where_it_is_better():
 
 def test_only_training_transcripts_and_the_given_text_are_read(toy_root, tmp_path):
     config = load_config(overrides=[*SMALL, f"data.root={toy_root}"])
-    texts = read_texts(config, None, print)
+    texts = read_texts(config, None)
     assert len(texts) == 96
     more = tmp_path / "more.txt"
     more.write_text("It's  noon.\n\n12\nüber", encoding="utf-8")
-    assert read_texts(config, more, print)[96:] == ["IT'S NOON", "UBER"]
+    assert read_texts(config, more)[96:] == ["IT'S NOON", "UBER"]
     more.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"--text: .*more\.txt: cannot be read as UTF-8"):
-        read_texts(config, more, print)
+        read_texts(config, more)
     with pytest.raises(UserError, match=r"data\.train: found no transcripts in test"):
-        read_texts(load_config(overrides=[*SMALL, f"data.root={toy_root}", "data.train=test"]), None, print)
+        read_texts(load_config(overrides=[*SMALL, f"data.root={toy_root}", "data.train=test"]), None)
+
+
+def test_tuned_weights_are_found_kept_and_used(trained, tmp_path):
+    folder = tmp_path / "toy"
+    shutil.copytree(trained.folder, folder)
+    arguments = [*trained.arguments, f"run.dir={tmp_path}"]
+    more = tmp_path / "more.txt"
+    more.write_text("a bee\n\n123\nA DEAD CAD")
+    # Without normalisation and with too much of the language model, so that there is something to gain.
+    poor = ["decoding.ctc_weight=0.3", "decoding.lm_weight=3", "decoding.length_reward=0"]
+    missing = run("test.py", *arguments, "--split", "dev", *poor, expect=2)
+    assert "lm.pt: found no language model; python tune.py makes it" in missing.stderr
+    result = run("tune.py", *arguments, *poor, "--text", str(more))
+    assert "lm.pt: 98 texts, " in result.stdout
+    before, after = map(float, re.search(r"dev: distance ([\d.]+) with .*, ([\d.]+) with ", result.stdout).groups())
+    assert after < before
+    tuned = parse_yaml((folder / "decoding.yaml").read_text())["decoding"]
+    assert set(tuned) == {"rank", "ctc_weight", "lm_weight", "length_reward"}
+    decoded = run("test.py", *arguments, "--split", "dev").stdout
+    assert f"decoding weights: {folder / 'decoding.yaml'}" in decoded
+    assert f"distance {after:.3f}" in decoded
+    overridden = run("test.py", *arguments, "--split", "dev", *poor).stdout  # the command line has the last word
+    assert f"distance {before:.3f}" in overridden
+    again = run("tune.py", *arguments).stdout
+    assert "left as it is" in again
+    assert parse_yaml((folder / "decoding.yaml").read_text())["decoding"] == tuned
+    (folder / "decoding.yaml").write_text("decoding: {ctc_weights: 1}")
+    assert "unknown key decoding.ctc_weights" in run("test.py", *arguments, "--split", "dev", expect=2).stderr

@@ -53,7 +53,8 @@ class ConsoleHandler(logging.Handler):
         try:
             stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
             encoding = stream.encoding or "utf-8"
-            tqdm.write(self._decorate(record, printable(record.getMessage(), encoding), stream), file=stream)
+            line = self._decorate(record, printable(record.getMessage(), encoding), stream)
+            tqdm.write(line + "\n", file=stream, end="")  # in one piece: other ranks write there as well
             stream.flush()
         except Exception:
             self.handleError(record)

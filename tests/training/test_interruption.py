@@ -1,12 +1,11 @@
-"""SIGKILL at random moments: the run that goes on ends as the unbroken one did, bit for bit.
+"""Killed or asked to stop at any moment: the run that goes on ends as the unbroken one did, bit for bit.
 
-    LAS_KILLS=25 python -m pytest -s tests/training/test_interruption.py   # make test does 4
+    LAS_KILLS=25 python -m pytest -s tests/training/test_interruption.py   # make test does 4 at random moments
 
 Each run is a process of its own, forked from one that has imported everything, so that the kills hit work.
 """
 
 import contextlib
-import multiprocessing
 import os
 import time
 from collections import Counter
@@ -20,12 +19,19 @@ import torch
 
 import train
 from config import load_config
-from tests.conftest import SMALL
+from tests.conftest import SMALL, fork_context, run
+from tests.faults import injected
+from training.recorder import Recorder
 from utils.checkpoint import load_checkpoint
-from utils.distributed import SINGLE_PROCESS
 
 KILLS = int(os.environ.get("LAS_KILLS", "4"))
-PLACES = {"training": "_train_epoch", "evaluation": "evaluate", "drawing": "draw_epoch", "writing": "_save"}
+PLACES = {  # of the random kills
+    "training": (train.Trainer, "train_epoch"),
+    "evaluation": (train.Trainer, "evaluate"),
+    "recording": (Recorder, "record"),
+    "writing": (train.Trainer, "save"),
+}
+STEPS = 12  # per epoch
 WITHIN_EPOCHS = "training.checkpoint_minutes=0.000001"  # after every batch
 NOT_COMPARED = {"config", "environment", "seconds", "utterances_per_second", "data_wait"}  # names and clocks
 
@@ -36,7 +42,6 @@ def run_watched(arguments, place, times, sender):
     Both lie in shared memory, where they outlive the process.
     """
     torch.set_num_threads(1)
-    names = list(PLACES)
 
     def watch(owner, name, here):
         function = getattr(owner, name)
@@ -52,39 +57,40 @@ def run_watched(arguments, place, times, sender):
 
         setattr(owner, name, watched)
 
-    for here, name in enumerate(names):
-        watch(train.Trainer if PLACES[name].startswith("_") else train, PLACES[name], here)
-    train.train(load_config(overrides=arguments), torch.device("cpu"), SINGLE_PROCESS)
+    for here, (owner, name) in enumerate(PLACES.values()):
+        watch(owner, name, here)
+    train.main(load_config(overrides=arguments))
 
 
-@pytest.fixture(scope="module")
-def launch():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.test_interruption"])
-
-    def start(arguments):
-        place, times = context.RawValue("i", -1), context.RawArray("i", len(PLACES))
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=run_watched, args=(arguments, place, times, sender))
-        process.start()
-        sender.close()
-        return SimpleNamespace(process=process, place=place, times=times, receiver=receiver)
-
-    return start
+def launch(arguments):
+    context = fork_context()
+    place, times = context.RawValue("i", -1), context.RawArray("i", len(PLACES))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=run_watched, args=(arguments, place, times, sender))
+    process.start()
+    sender.close()
+    return SimpleNamespace(process=process, place=place, times=times, receiver=receiver)
 
 
-def arrivals(run):
+def arrivals(watched):
     """`(place, time)` until the process ends."""
     while True:
         try:
-            yield run.receiver.recv()
+            yield watched.receiver.recv()
         except (EOFError, ConnectionResetError):
             return
 
 
+class Unbroken(SimpleNamespace):
+    """A run that nothing interrupted, in `folder`, and the `arguments` that made it.
+
+    `durations[more][place]`: how long it was there each time, with the further arguments `more`.
+    """
+
+
 @pytest.fixture(scope="module")
-def unbroken(toy_root, tmp_path_factory, launch):
-    """A run with all that must be resumed, the arguments that made it, and how long it was where, by occasion."""
+def unbroken(toy_root, tmp_path_factory) -> Unbroken:
+    """With all that must be resumed: schedules that follow the metrics, epochs of the Listener alone, an average."""
     folder = tmp_path_factory.mktemp("unbroken")
     arguments = [
         *SMALL,
@@ -92,21 +98,22 @@ def unbroken(toy_root, tmp_path_factory, launch):
         f"run.dir={folder}",
         "training.epochs=3",
         "training.schedule=plateau",
+        "training.plateau_patience=1",
         "training.ctc_epochs=1",
         "training.teacher_forcing={start: 0.9, stages: [{from_epoch: 2, factor: 0.9, floor: 0.5}]}",
     ]
     durations = {}
     for more in ((), (WITHIN_EPOCHS,)):
-        run, came, stays = launch([*arguments, "run.name=unbroken" + "-saved" * len(more), *more]), {}, {}
-        for place, at in arrivals(run):
+        watched, came, stays = launch([*arguments, "run.name=unbroken" + "-saved" * len(more), *more]), {}, {}
+        for place, at in arrivals(watched):
             if place >= 0:
                 came[place] = at
             else:
                 stays.setdefault(-1 - place, []).append(at - came[-1 - place])
-        run.process.join()
-        assert run.process.exitcode == 0
+        watched.process.join()
+        assert watched.process.exitcode == 0
         durations[more] = stays
-    return folder, arguments, durations
+    return Unbroken(folder=folder, arguments=arguments, durations=durations)
 
 
 def final(folder: Path) -> tuple[dict, dict, list]:
@@ -130,72 +137,144 @@ def assert_same(found, expected, where=""):
         assert found == expected or (found != found and expected != expected), where
 
 
+def assert_ends_like(unbroken: Unbroken, name: str):
+    for found, expected in zip(final(unbroken.folder / name), final(unbroken.folder / "unbroken"), strict=True):
+        assert_same(found, expected)
+
+
 def test_an_unbroken_run_is_the_same_with_checkpoints_within_its_epochs(unbroken):
-    folder, _, _ = unbroken
-    last, best, metrics = final(folder / "unbroken")
-    saved, saved_best, saved_metrics = final(folder / "unbroken-saved")
+    last, best, metrics = final(unbroken.folder / "unbroken")
+    saved, saved_best, saved_metrics = final(unbroken.folder / "unbroken-saved")
     for one, other in ((saved["weights"], last["weights"]), (saved_best["model"], best["model"])):
         assert_same(one, other)
     assert_same(saved_metrics, metrics)
+    assert not all(torch.equal(last["model"][key], last["weights"][key]) for key in last["model"])  # averaged, last
 
 
-@pytest.mark.parametrize("number", range(KILLS))
-def test_killed_at_a_random_moment(unbroken, launch, number):
-    """In each of the places in turn: at a random one of the occasions, after a random share of its time.
+# ---------------------------------------------------------------------------------------------------- at known moments
 
-    Every second run has checkpoints within its epochs. One run in three is killed again when it goes on.
-    """
-    folder, arguments, durations = unbroken
-    generator = np.random.default_rng([number, KILLS])
-    more = (WITHIN_EPOCHS,) if number // len(PLACES) % 2 else ()
-    mine = [*arguments, f"run.name=killed-{number}", *more]
-    hit = []
-    for _ in range(1 + (number % 3 == 2)):
-        target = (number + len(hit)) % len(PLACES)
-        stays = durations[more][target]
-        occasion = 0 if hit else int(generator.integers(len(stays)))  # not much may be left to do
-        delay = float(generator.uniform(0, stays[occasion]))
-        run = launch(mine)
-        for place, _ in arrivals(run):
-            if place == target and run.times[target] > occasion:
-                time.sleep(delay)
-                run.process.kill()
-                break
-        run.process.join()
-        if run.process.exitcode:
-            assert run.process.exitcode == -9
-            hit.append(list(PLACES)[run.place.value] if run.place.value >= 0 else "between")
-    temporary = sorted(path.name for path in (folder / f"killed-{number}").glob("*.tmp"))
-    run = launch(mine)
-    for _ in arrivals(run):
-        pass
-    run.process.join()
-    assert run.process.exitcode == 0
-    for found, expected in zip(final(folder / f"killed-{number}"), final(folder / "unbroken"), strict=True):
-        assert_same(found, expected)
-    print(
-        f"\nkill {number}: hit {', '.join(hit) or 'nothing, it was done'}; left half-written: {temporary or 'nothing'}"
-    )
-    HITS.update(hit)
+BEFORE_THE_FIFTH_BATCH_OF_EPOCH_2 = STEPS + 5
 
+
+@pytest.mark.parametrize(
+    ("name", "more", "code", "epochs", "batches"),
+    [
+        ("killgroup", (), -9, 1, 0),
+        ("killgroup", (WITHIN_EPOCHS,), -9, 1, 4),
+        ("sigterm", (), 143, 1, 6),  # the signal is seen before the batch after the one that it interrupts
+        ("sigint", (), 130, 1, 6),
+    ],
+    ids=["killed", "killed-with-checkpoints-within-the-epoch", "SIGTERM", "Ctrl-C"],
+)
+def test_stopped_within_an_epoch_it_ends_with_the_same_weights(unbroken, name, more, code, epochs, batches):
+    """The signal reaches the loader's worker, too, as from a terminal."""
+    run_name = f"{name}-{batches}"
+    arguments = [*unbroken.arguments, f"run.name={run_name}", *more]
+    fault = f"{name}@{BEFORE_THE_FIFTH_BATCH_OF_EPOCH_2}"
+    result = run("train.py", *arguments, "data.workers=1", fault=fault, expect=code)
+    stopped = load_checkpoint(unbroken.folder / run_name / "last.pt")
+    assert (stopped["epoch"], stopped["averaged_steps"]) == (epochs, epochs * STEPS + batches)
+    where = f"after epoch {epochs}"
+    if batches:
+        assert stopped["partial"]["batch"] == batches
+        where += f" and {batches} batches"
+    if code > 0:
+        message = f"stopped by {name.upper()} {where} of {STEPS}; the same command goes on from there"
+        assert result.stderr.strip() == message
+    assert f"resuming {unbroken.folder / run_name} {where}\n" in run("train.py", *arguments).stdout
+    assert_ends_like(unbroken, run_name)
+
+
+@pytest.mark.parametrize(("name", "batch"), [("sigterm", 3), ("sigint", 4)], ids=["first-dev-batch", "last-dev-batch"])
+def test_a_signal_during_evaluation(unbroken, name, batch):
+    """Dev has two batches. At its first, the trained epoch is saved and evaluated by the run that goes on; at its last,
+    evaluation is over, and the epoch is finished. Nothing of the next epoch is trained."""
+    run_name = f"{name}-evaluation-{batch}"
+    arguments = [*unbroken.arguments, f"run.name={run_name}"]
+    code = {"sigterm": 143, "sigint": 130}[name]
+    result = run("train.py", *arguments, fault=f"{name}@evaluation:{batch}", expect=code)
+    stopped = load_checkpoint(unbroken.folder / run_name / "last.pt")
+    assert stopped["averaged_steps"] == 2 * STEPS
+    if batch == 3:
+        assert (stopped["epoch"], stopped["partial"]["batch"]) == (1, STEPS)
+        where = f"after epoch 1 and {STEPS} batches"
+        assert f"stopped by {name.upper()} {where} of {STEPS}; the same command" in result.stderr
+    else:
+        assert (stopped["epoch"], stopped["partial"]) == (2, None)
+        where = "after epoch 2"
+        assert f"stopped by {name.upper()} {where}; the same command" in result.stderr
+    resumed = run("train.py", *arguments)
+    assert f"resuming {unbroken.folder / run_name} {where}\n" in resumed.stdout
+    assert ("epoch   2: " in resumed.stdout) == (batch == 3)
+    assert "epoch   3: " in resumed.stdout
+    assert_ends_like(unbroken, run_name)
+
+
+@pytest.mark.parametrize("place", ["record", "saved"])
+def test_a_signal_at_the_end_of_an_epoch(unbroken, place):
+    """While it is recorded, and after its checkpoint: not a batch of the next is trained."""
+    run_name = f"end-{place}"
+    arguments = [*unbroken.arguments, f"run.name={run_name}"]
+    count = {"record": 2, "saved": 4}[place]  # an epoch is saved twice, trained and evaluated
+    result = run("train.py", *arguments, fault=f"sigterm@{place}:{count}", expect=143)
+    assert result.stderr == "stopped by SIGTERM after epoch 2; the same command goes on from there\n"
+    assert result.stdout.count("epoch   2: ") == 1  # it is finished, and announced
+    stopped = load_checkpoint(unbroken.folder / run_name / "last.pt")
+    assert (stopped["epoch"], stopped["partial"], stopped["averaged_steps"]) == (2, None, 2 * STEPS)
+    assert f"resuming {unbroken.folder / run_name} after epoch 2\n" in run("train.py", *arguments).stdout
+    assert_ends_like(unbroken, run_name)
+
+
+def test_killed_after_the_last_checkpoint_metrics_are_whole(toy_root, tmp_path, monkeypatch):
+    arguments = [*SMALL, f"data.root={toy_root}", f"run.dir={tmp_path}", "run.name=last", "training.epochs=2"]
+    for _ in range(2):  # the second time there is nothing to do
+        with contextlib.suppress(KeyboardInterrupt), injected("interrupt@saved:4"):
+            train.main(load_config(overrides=arguments))
+    assert load_checkpoint(tmp_path / "last" / "last.pt")["epoch"] == 2
+    assert pd.read_csv(tmp_path / "last" / "metrics.csv")["epoch"].tolist() == [1, 2]
+
+
+# ---------------------------------------------------------------------------------------------------- at random moments
 
 HITS = Counter()
 
 
-def test_killed_after_the_last_checkpoint_metrics_are_whole(toy_root, tmp_path, monkeypatch):
-    keep = train.save_checkpoint
+@pytest.mark.parametrize("number", range(KILLS))
+def test_killed_at_a_random_moment(unbroken, number):
+    """In each of the places in turn: at a random one of the occasions, after a random share of its time.
 
-    def keep_and_die(path, checkpoint, **options):
-        keep(path, checkpoint, **options)
-        if path.name == "last.pt" and checkpoint["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(train, "save_checkpoint", keep_and_die)
-    arguments = [*SMALL, f"data.root={toy_root}", f"run.dir={tmp_path}", "run.name=last", "training.epochs=2"]
-    for _ in range(2):  # the second time there is nothing to do
-        with contextlib.suppress(KeyboardInterrupt):
-            train.train(load_config(overrides=arguments), torch.device("cpu"), SINGLE_PROCESS)
-    assert pd.read_csv(tmp_path / "last" / "metrics.csv")["epoch"].tolist() == [1, 2]
+    Every second run has checkpoints within its epochs. One run in three is killed again when it goes on.
+    """
+    generator = np.random.default_rng([number, KILLS])
+    more = (WITHIN_EPOCHS,) if number // len(PLACES) % 2 else ()
+    mine = [*unbroken.arguments, f"run.name=killed-{number}", *more]
+    hit = []
+    for _ in range(1 + (number % 3 == 2)):
+        target = (number + len(hit)) % len(PLACES)
+        stays = unbroken.durations[more][target]
+        occasion = 0 if hit else int(generator.integers(len(stays)))  # not much may be left to do
+        delay = float(generator.uniform(0, stays[occasion]))
+        watched = launch(mine)
+        for place, _ in arrivals(watched):
+            if place == target and watched.times[target] > occasion:
+                time.sleep(delay)
+                watched.process.kill()
+                break
+        watched.process.join()
+        if watched.process.exitcode:
+            assert watched.process.exitcode == -9
+            hit.append(list(PLACES)[watched.place.value] if watched.place.value >= 0 else "between")
+    temporary = sorted(path.name for path in (unbroken.folder / f"killed-{number}").glob("*.tmp"))
+    watched = launch(mine)
+    for _ in arrivals(watched):
+        pass
+    watched.process.join()
+    assert watched.process.exitcode == 0
+    assert_ends_like(unbroken, f"killed-{number}")
+    print(
+        f"\nkill {number}: hit {', '.join(hit) or 'nothing, it was done'}; left half-written: {temporary or 'nothing'}"
+    )
+    HITS.update(hit)
 
 
 def test_the_kills_hit_work():

@@ -1,7 +1,7 @@
 import pytest
 
 from config import DEFAULTS, load_config
-from training.schedules import learning_rate, progress, teacher_forcing_rate, time_is_up
+from training.schedules import ALIGNED, Schedules, learning_rate, progress, teacher_forcing_rate, time_is_up
 
 
 def test_the_seeds_teacher_forcing():
@@ -76,3 +76,71 @@ def test_no_epoch_is_begun_that_would_end_too_late():
     assert not time_is_up([30.0] * 23, 12)
     assert time_is_up([30.0] * 24, 12)
     assert time_is_up([30.0] * 12 + [400.0], 12)
+
+
+# ----------------------------------------------------------------------------------------------------------- Schedules
+
+
+def make(**changed) -> Schedules:
+    settings = {
+        "epochs": 10,
+        "max_minutes": None,
+        "learning_rate": 1e-3,
+        "schedule": "cosine",
+        "warmup_epochs": 1.0,
+        "plateau_patience": 2,
+        "ctc_epochs": 2,
+        "guided_attention": 0.5,
+        "teacher_forcing": {"start": 0.9, "stages": [{"from_epoch": 2, "factor": 0.5, "floor": 0.1}]},
+    }
+    return Schedules(**(settings | changed))
+
+
+def history(*monotonicities, seconds=60.0, distances=None):
+    distances = distances or range(len(monotonicities), 0, -1)
+    return [
+        {"epoch": epoch, "seconds": seconds, "dev_monotonicity": value, "dev_distance": distance}
+        for epoch, (value, distance) in enumerate(zip(monotonicities, distances, strict=True), 1)
+    ]
+
+
+def test_they_take_their_settings_from_the_configuration_by_name():
+    training = load_config().training.model_dump(include=set(Schedules.__annotations__))
+    assert Schedules(**training).epochs == training["epochs"]
+
+
+def test_a_run_is_finished_after_its_epochs_or_its_minutes():
+    assert not make().finished(history(*[0.1] * 9))
+    assert make().finished(history(*[0.1] * 10))
+    limited = make(max_minutes=5)
+    assert not limited.finished([])
+    assert not limited.finished(history(*[0.1] * 4))
+    assert limited.finished(history(*[0.1] * 5))
+    assert limited.minutes_left(history(0.1, 0.1)) == 3
+    assert make().minutes_left(history(0.1)) is None
+
+
+def test_epochs_left_are_known_once_the_speller_is_trained():
+    assert [make().epochs_left(history(*[0.1] * done)) for done in range(4)] == [None, None, 8, 7]
+    assert make(ctc_epochs=0).epochs_left([]) == 10
+
+
+def test_an_epoch_of_each_kind():
+    """The Listener alone, then with guided attention until a model was aligned; then the teacher's share decays."""
+    schedules = make()
+    assert schedules.of_epoch(1, []) == (0.9, 0.5, False)
+    assert schedules.of_epoch(2, history(0.0)) == (0.9, 0.5, False)
+    assert schedules.of_epoch(3, history(0.0, 0.1)) == (0.9, 0.5, True)
+    assert schedules.of_epoch(4, history(0.0, 0.1, ALIGNED)) == (0.45, 0.0, True)
+    assert schedules.of_epoch(5, history(0.0, 0.1, ALIGNED, 0.2)) == (pytest.approx(0.225), 0.0, True)
+
+
+def test_the_learning_rate_follows_epochs_time_and_distances():
+    schedules = make()
+    assert schedules.learning_rate_at(0.5, []) == learning_rate(0.5, 0.05, 1e-3, "cosine", 1.0)
+    assert schedules.learning_rate_at(5.0, history(*[0.1] * 5)) == learning_rate(5.0, 0.5, 1e-3, "cosine", 1.0)
+    limited = make(max_minutes=5)  # half of its time is over
+    assert limited.learning_rate_at(2.5, history(0.1, 0.1)) == learning_rate(2.5, 0.5, 1e-3, "cosine", 1.0)
+    plateau = make(schedule="plateau")
+    assert plateau.learning_rate_at(4.5, history(*[0.1] * 4, distances=[5, 6, 7, 4])) == 5e-4
+    assert plateau.learning_rate_at(4.5, history(*[0.1] * 4, distances=[5, 6, 4, 3])) == 1e-3

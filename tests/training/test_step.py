@@ -1,15 +1,183 @@
+"""TrainStep on a small model without dropout, and the average of its weights."""
+
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
-from training.step import weight_average
+from dataset import Batch
+from models.las import las_loss, off_diagonal
+from training.step import TrainStep, make_ema
+from utils.distributed import SINGLE_PROCESS
+from utils.errors import UserError
+from utils.vocabulary import PAD, encode
+
+TEXTS = ["ABE", "BAD CAB", "DEAD", "A", "CAB"]
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Five utterances, which three micro-batches cannot share evenly."""
+    torch.manual_seed(1)
+    features = [torch.randn(40 + 7 * index, 12) for index in range(len(TEXTS))]
+    tokens = [torch.tensor(encode(text)) for text in TEXTS]
+    return Batch(
+        torch.arange(len(TEXTS)),
+        pad_sequence(features, batch_first=True),
+        torch.tensor([len(each) for each in features]),
+        pad_sequence(tokens, batch_first=True, padding_value=PAD),
+        torch.tensor([len(each) for each in tokens]),
+    )
+
+
+@pytest.fixture
+def make_step(make_las):
+    """A step over a model that always begins with the same weights."""
+
+    def make(**settings) -> TrainStep:
+        settings = {
+            "accumulate": 1,
+            "weight_decay": 0.01,
+            "clip_norm": 5.0,
+            "ctc_weight": 0.3,
+            "label_smoothing": 0.1,
+            "ema_steps": 10,
+            "ctc_only_warmup": False,
+        } | settings
+        utterances = [Path(f"train/mfcc/u{index}.npy") for index in range(len(TEXTS))]
+        return TrainStep(make_las(), SINGLE_PROCESS, "float32", utterances, **settings)
+
+    return make
+
+
+def take(step: TrainStep, batch: Batch, **changed):
+    schedule = {"learning_rate": 1e-2, "teacher_forcing_rate": 1.0, "guided_attention": 0.5, "train_speller": True}
+    return step(batch, characters=batch.characters, **(schedule | changed))
+
+
+def weights_of(module: nn.Module) -> dict:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def assert_equal(found: dict, expected: dict):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_a_step_returns_the_losses_and_updates_all_weights(make_step, batch):
+    step = make_step()
+    before = weights_of(step.model)
+    with torch.no_grad():
+        logits, _, encoded = step.model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
+        expected = las_loss(logits, encoded, batch.tokens, batch.token_lengths, 0.3, 0.1)
+    result = take(step, batch)
+    torch.testing.assert_close(result.losses, torch.stack(expected))
+    assert result.updated
+    assert result.gradient_norm > 0
+    changed = {name for name, value in step.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {name for name, _ in step.model.named_parameters()}
+    assert step.optimizer.param_groups[0]["lr"] == 1e-2
+    losses = [float(take(step, batch).losses[0]) for _ in range(20)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_gradient_is_of_the_loss_with_guided_attention(make_step, batch):
+    """Before clipping, as is the norm that is returned."""
+    step = make_step(clip_norm=1e9)
+    result = take(step, batch)
+    model = make_step().model
+    logits, attention, encoded = model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
+    loss = las_loss(logits, encoded, batch.tokens, batch.token_lengths, 0.3, 0.1).total
+    loss = loss + 0.5 * off_diagonal(attention, batch.token_lengths - 1, encoded.memory.mask.sum((1, 2, 3)))
+    loss.backward()
+    for found, expected in zip(step.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad)
+    clipped = take(make_step(clip_norm=1e-3), batch)
+    assert clipped.gradient_norm == pytest.approx(float(result.gradient_norm), rel=1e-5)
+
+
+def test_three_micro_batches_are_one_batch(make_step, batch):
+    whole, parts = make_step(), make_step(accumulate=3)
+    for _ in range(3):
+        expected, found = take(whole, batch), take(parts, batch)
+        torch.testing.assert_close(found.losses, expected.losses, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.gradient_norm, expected.gradient_norm, rtol=1e-3, atol=1e-5)
+    for found, expected in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_steps_that_train_the_listener_alone(make_step, batch):
+    step = make_step(ctc_only_warmup=True)
+    before = weights_of(step.model)
+    result = take(step, batch, train_speller=False)
+    assert result.losses[0] == result.losses[2] > 0
+    assert result.losses[1] == 0
+    changed = {name.split(".")[0] for name, value in step.model.state_dict().items() if not value.equal(before[name])}
+    assert changed == {"listener", "ctc"}
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_and_names_the_utterances(make_step, batch, caplog):
+    step = make_step()
+    take(step, batch)
+    before, average, state = weights_of(step.model), weights_of(step.ema), step.state_dict()
+    bad = batch._replace(features=batch.features * float("nan"))
+    for _ in range(2):
+        result = take(step, bad)
+        assert not result.updated
+        assert not torch.isfinite(result.gradient_norm)
+    assert_equal(step.model.state_dict(), before)
+    assert_equal(step.ema.state_dict(), average)
+    assert step.state_dict()["averaged_steps"] == state["averaged_steps"] == 1
+    assert caplog.messages == ["skipped a batch whose gradient is not finite: u0, u1, u2, u3, u4"] * 2
+    assert take(step, batch).updated  # a good one in between, and counting begins anew
+    for _ in range(2):
+        take(step, bad)
+    with pytest.raises(UserError, match=r"3 batches in a row gave no finite gradient; .*training\.learning_rate"):
+        take(step, bad)
+    assert len(caplog.messages) == 5
+
+
+def test_no_memory_asks_for_more_micro_batches(make_step, batch, monkeypatch):
+    step = make_step(accumulate=2)
+
+    def fail(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(step.model, "forward", fail)
+    with pytest.raises(UserError, match=r"a batch of 5 utterances of up to 68 frames: .*training\.accumulate=4,"):
+        take(step, batch)
+    monkeypatch.setattr(step.model, "forward", lambda *arguments: batch.features.view(3, 7))
+    with pytest.raises(RuntimeError, match="shape"):  # any other error is a bug
+        take(step, batch)
+
+
+def test_a_restored_step_goes_on_as_the_one_that_was_saved(make_step, batch, tmp_path):
+    step = make_step()
+    for _ in range(3):
+        take(step, batch)
+    torch.save({"model": step.ema_model.state_dict(), **step.state_dict()}, tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["averaged_steps"] == 3
+    other = make_step()
+    other.load_state_dict(state["model"], state)
+    for each in (step, other):
+        take(each, batch)
+    assert_equal(other.model.state_dict(), step.model.state_dict())
+    assert_equal(other.ema.state_dict(), step.ema.state_dict())
+    assert not all(torch.equal(a, b) for a, b in zip(step.model.parameters(), step.ema_model.parameters(), strict=True))
+
+
+# ----------------------------------------------------------------------------------------------------------------- EMA
 
 
 @pytest.mark.parametrize("horizon", [0, 5, 200])
-def test_equals_the_mean_written_out(horizon):
+def test_the_average_equals_the_one_written_out(horizon):
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
-    average = weight_average(model, horizon)
+    average = make_ema(model, horizon)
     expected = None
     for step in range(30):
         with torch.no_grad():
@@ -24,10 +192,10 @@ def test_equals_the_mean_written_out(horizon):
         assert torch.equal(average.module.weight, model.weight)
 
 
-def test_it_is_nearer_to_the_centre_than_the_last_weights():
+def test_the_average_is_nearer_to_the_centre_than_the_last_weights():
     torch.manual_seed(0)
     model = nn.Linear(50, 50, bias=False)
-    average = weight_average(model, 20)
+    average = make_ema(model, 20)
     for _ in range(200):
         with torch.no_grad():
             model.weight.normal_()

@@ -3,8 +3,7 @@ import pickle
 import pytest
 import torch
 
-from training.resume import STATE, load_last, start_from
-from utils.checkpoint import load_checkpoint, load_models, model_from, previous, save_checkpoint
+from utils.checkpoint import load_checkpoint, load_models, model_from, save_checkpoint
 from utils.errors import UserError
 from utils.vocabulary import VOCABULARY
 
@@ -85,42 +84,3 @@ def test_models_of_other_features_are_no_ensemble(checkpoint, tmp_path):
     save_checkpoint(tmp_path / "b.pt", {**checkpoint, "features": {**checkpoint["features"], "dim": 15}})
     with pytest.raises(UserError, match=r"b\.pt: found features of dim 15, expected 12, as in .*a\.pt"):
         load_models([tmp_path / "a.pt", tmp_path / "b.pt"])
-
-
-def test_a_model_alone_is_not_gone_on_from(checkpoint, tmp_path):
-    save_checkpoint(tmp_path / "last.pt", checkpoint)
-    with pytest.raises(UserError, match=r"last\.pt: found a checkpoint without history, .*training\.start_from"):
-        load_last(tmp_path)
-
-
-def test_a_start_from_a_model_of_no_common_part_says_what_differs(checkpoint, make_las, tmp_path):
-    save_checkpoint(tmp_path / "a.pt", checkpoint)
-    other = make_las(feature_dim=15, listener={"hidden": 16}, speller={"hidden": 32})
-    with pytest.raises(UserError, match=r"(?s)sizes.*\n  listener: .*found \(32, 12, 3\), expected \(32, 15, 3\)"):
-        start_from(str(tmp_path / "a.pt"), other)
-
-
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(checkpoint, tmp_path, caplog):
-    """One bit in the weights is enough: torch.load alone would not notice."""
-    last = tmp_path / "last.pt"
-    checkpoint |= {**dict.fromkeys(STATE), "weights": {}}
-    assert load_last(tmp_path) is None
-    for epoch in (1, 2, 3):
-        save_checkpoint(last, {**checkpoint, "epoch": epoch}, keep_previous=True)
-    assert load_last(tmp_path)["epoch"] == 3
-    assert not caplog.records
-    content = bytearray(last.read_bytes())
-    weights = checkpoint["model"]["listener.layers.0.conv.weight"].numpy().tobytes()
-    content[content.index(weights[:64]) + 5] ^= 1
-    last.write_bytes(content)
-    assert load_last(tmp_path)["epoch"] == 2
-    assert "last.pt: cannot be read as a checkpoint (the checksum of" in caplog.messages[0]
-    assert "last.previous.pt: 2 epochs are kept, what came after is lost" in caplog.messages[0]
-    last.write_bytes(content[:1000])
-    assert load_last(tmp_path)["epoch"] == 2
-    last.unlink()  # killed between the two renamings
-    assert load_last(tmp_path)["epoch"] == 2
-    previous(last).unlink()
-    last.write_bytes(content)
-    with pytest.raises(UserError, match="the checksum of"):
-        load_last(tmp_path)

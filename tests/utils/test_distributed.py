@@ -1,21 +1,18 @@
 """Several processes train the model that one would, and decode to the same bytes."""
 
-import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from tests.conftest import SMALL
+from tests.conftest import HOME, SMALL, command_line, environment, messages, run
 from utils.checkpoint import load_checkpoint
 from utils.sampler import BucketSampler
 
-HOME = Path(__file__).parents[2]
 # Dropout would draw other masks for a share of a batch than for the whole of it.
 STILL = [
     *SMALL,
@@ -26,13 +23,15 @@ STILL = [
 ]
 
 
-def run(processes: int, *arguments: str, cwd=HOME, expect: int = 0) -> str:
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *launch, str(HOME / arguments[0]), *arguments[1:]]
-    result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
-    assert result.returncode == expect or (expect and result.returncode), result.stdout + result.stderr
-    return result.stdout if expect == 0 else result.stderr
+def torchrun(
+    processes: int, script: str, *arguments: str, cwd=HOME, fault="", options=(), expect: int = 0
+) -> subprocess.CompletedProcess:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *options]
+    started = ["-m", "tests.faults", fault, str(HOME / script)] if fault else [str(HOME / script)]
+    command = [sys.executable, *launcher, *started, *arguments]
+    result = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
+    assert result.returncode == expect, result.stdout + result.stderr
+    return result
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -55,23 +54,24 @@ def runs(toy_root, tmp_path_factory):
     """Runs of one, two and three processes, and of one that computes each batch in parts."""
     folder = tmp_path_factory.mktemp("runs")
     arguments = [*STILL, f"data.root={toy_root}", f"run.dir={folder}"]
-    said = {size: run(size, "train.py", *arguments, f"run.name=of-{size}") for size in (1, 2, 3)}
-    run(1, "train.py", *arguments, "run.name=parts", "training.accumulate=3")
-    return folder, arguments, said
+    shown = {size: torchrun(size, "train.py", *arguments, f"run.name=of-{size}").stdout for size in (2, 3)}
+    run("train.py", *arguments, "run.name=of-1")
+    run("train.py", *arguments, "run.name=micro-batches", "training.accumulate=3")
+    return folder, arguments, shown
 
 
-@pytest.mark.parametrize("name", ["of-2", "of-3", "parts"])
+@pytest.mark.parametrize("name", ["of-2", "of-3", "micro-batches"])
 def test_the_loss_curve_is_that_of_one_process(runs, name):
-    folder, _, said = runs
-    alone, together = (pd.read_csv(folder / run / "metrics.csv") for run in ("of-1", name))
+    folder, _, shown = runs
+    alone, together = (pd.read_csv(folder / each / "metrics.csv") for each in ("of-1", name))
     for column in ("train_loss", "train_attention_loss", "train_ctc_loss", "gradient_norm", "dev_loss"):
         np.testing.assert_allclose(together[column], alone[column], rtol=2e-3)
     assert together["learning_rate"].tolist() == alone["learning_rate"].tolist()
-    weights, expected = (load_checkpoint(folder / run / "last.pt")["model"] for run in (name, "of-1"))
+    weights, expected = (load_checkpoint(folder / each / "last.pt")["model"] for each in (name, "of-1"))
     for key, value in weights.items():
         torch.testing.assert_close(value, expected[key], atol=5e-3, rtol=0)
-    assert said[2].count("epoch   3: ") == 1  # the leader alone speaks
-    assert "2 x CPU, " in said[2]
+    assert shown[2].count("epoch   3: ") == 1  # rank 0 alone logs it
+    assert "2 x CPU, " in shown[2]
 
 
 def test_decoding_to_the_same_bytes(runs, tmp_path):
@@ -80,8 +80,9 @@ def test_decoding_to_the_same_bytes(runs, tmp_path):
     for size in (1, 3):
         cwd = tmp_path / str(size)
         cwd.mkdir()
-        run(size, "test.py", *arguments, "run.name=of-1", cwd=cwd)
-        run(size, "test.py", *arguments, "run.name=of-1", "--split", "dev", cwd=cwd)
+        for more in ((), ("--split", "dev")):
+            line = ["test.py", *arguments, "run.name=of-1", *more]
+            run(*line, cwd=cwd) if size == 1 else torchrun(size, *line, cwd=cwd)
         files = (cwd / "submission.csv", folder / "of-1" / "predictions-dev.csv")
         written.append([file.read_bytes() for file in files])
     assert written[0] == written[1]
@@ -89,63 +90,52 @@ def test_decoding_to_the_same_bytes(runs, tmp_path):
 
 def test_a_batch_too_small_to_share_is_refused(runs):
     _, arguments, _ = runs
-    message = run(2, "train.py", *arguments, "run.name=tiny", "training.batch_size=3", expect=2)
-    assert "training.batch_size: found 3, expected at least 4, since 2 processes share it" in message
+    result = torchrun(2, "train.py", *arguments, "run.name=tiny", "training.batch_size=3", expect=1)
+    assert "training.batch_size: found 3, expected at least 4, since 2 processes share it" in result.stderr
 
 
-# The process of rank 1 kills itself at its 17th batch, the first time it is started.
-KILLED = """
-import os, runpy, signal, sys
-from training.step import Learner
-step, calls = Learner.step, []
-def counted(*arguments):
-    calls.append(1)
-    if os.environ["RANK"] == "1" and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" and len(calls) == 17:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(*arguments)
-Learner.step = counted
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+KILLED = "kill-rank1@17"  # at its 17th batch of 12 per epoch, the first time it is started
 
 
-@pytest.fixture
-def killed(tmp_path):
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED)
-    return str(script), {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOME)}
-
-
-def test_a_process_that_is_killed_ends_the_others_with_a_message(toy_root, tmp_path, killed):
+def test_a_killed_process_ends_the_others_with_a_message(toy_root, tmp_path):
     """Without torchrun, which would stop them too."""
-    script, environment = killed
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    command = [sys.executable, script, "train.py", *STILL, f"data.root={toy_root}", f"run.dir={tmp_path}", "run.name=k"]
+        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    keys = [*STILL, f"data.root={toy_root}", f"run.dir={tmp_path}", "run.name=k"]
+    command = command_line("train.py", *keys, fault=KILLED)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": HOME}
     processes = [
-        subprocess.Popen(command, env={**environment, **meeting, "RANK": rank, "LOCAL_RANK": rank}, **pipes)
-        for rank in "01"
+        subprocess.Popen(command, env=environment(**rendezvous, RANK=rank, LOCAL_RANK=rank), **pipes) for rank in "01"
     ]
     (_, complaint), _ = (process.communicate(timeout=120) for process in processes)
     assert [process.returncode for process in processes] == [2, -9]
     assert "error: process 0 of 2 lost another one (" in complaint
+    assert complaint in messages(tmp_path / "k")
     assert "Traceback" not in complaint
     assert load_checkpoint(tmp_path / "k" / "last.pt")["epoch"] == 1
 
 
-def test_torchrun_starts_a_killed_job_again_and_it_goes_on(runs, killed):
+def test_torchrun_starts_a_killed_job_again_and_it_goes_on(runs):
     """Within the epoch, from the checkpoint after the batch before; it ends as the job that was not killed."""
     folder, arguments, _ = runs
-    script, environment = killed
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"]
     more = ["run.name=again", "training.checkpoint_minutes=0.000001"]
-    command = [*launch, script, "train.py", *arguments, *more]
-    result = subprocess.run(command, cwd=HOME, env=environment, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
+    result = torchrun(2, "train.py", *arguments, *more, fault=KILLED, options=["--max-restarts=1"])
     assert "again after epoch 1 and 4 batches" in result.stdout
     resumed, whole = (load_checkpoint(folder / name / "last.pt") for name in ("again", "of-2"))
     assert resumed["epoch"] == 3
     for key, weights in whole["weights"].items():
         assert torch.equal(weights, resumed["weights"][key]), key
+
+
+@pytest.mark.parametrize(("step", "batches"), [(17, 6), (24, 12)], ids=["training", "evaluation"])
+def test_a_signal_to_one_process_stops_all_at_the_same_batch(runs, step, batches):
+    """After the last batch of an epoch that is before evaluation."""
+    folder, arguments, _ = runs
+    name = f"stopped-{step}"
+    result = torchrun(2, "train.py", *arguments, f"run.name={name}", fault=f"sigterm-rank1@{step}", expect=1)
+    message = f"stopped by SIGTERM after epoch 1 and {batches} batches of 12; the same command goes on from there\n"
+    assert result.stderr.count(message) == 2
+    assert "lost another one" not in result.stderr
+    stopped = load_checkpoint(folder / name / "last.pt")
+    assert (stopped["epoch"], stopped["partial"]["batch"]) == (1, batches)

@@ -1,0 +1,163 @@
+"""Fault injection: something breaks, or a signal arrives, at an exact step of a command.
+
+    python -m tests.faults FAULT@PLACE:COUNT train.py ARGS...   # at the COUNTth call of a function, see PLACES
+    python -m tests.faults FAULT@COUNT train.py ARGS...         # at the COUNTth training step
+    python -m tests.faults FAULT-rank1@COUNT train.py ARGS...   # on that rank alone, and not again after a restart
+
+    with injected("interrupt@save:3"): ...                      # in this process
+
+It breaks by `FAULTS`.
+"""
+
+import importlib
+import multiprocessing
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Place(NamedTuple):
+    """A function that is called again and again; faults happen as it is called, or as it returns."""
+
+    module: str
+    name: str  # of a function of the module, or Class.method
+    after: bool = False
+
+
+PLACES = {
+    "step": Place("training.step", "TrainStep.__call__"),
+    "evaluation": Place("training.evaluate", "ctc_greedy"),  # once per batch, if there is a CTC branch
+    "record": Place("training.recorder", "Recorder.record"),
+    "save": Place("training.resume", "Checkpointer.save"),
+    "saved": Place("training.resume", "Checkpointer.save", after=True),
+    "checked": Place("training.data", "load_labelled", after=True),
+    "decoded": Place("decoding.resume", "PartialResults.add", after=True),
+}
+
+
+class Call(NamedTuple):
+    """A call of the function of a place."""
+
+    arguments: tuple[Any, ...]
+    result: Any = None  # there is none yet as it is called
+
+
+# -------------------------------------------------------------------------------------------------------------- faults
+
+
+def kill_worker(call: Call) -> None:
+    """The system kills a worker of the loader, as it does where memory is short."""
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    time.sleep(60)  # torch notices within it and raises
+
+
+def kill_wandb(call: Call) -> None:
+    """wandb's service dies."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,comm"], capture_output=True, text=True).stdout
+    processes = [line.split(maxsplit=2) for line in listed.splitlines()[1:]]
+    (service,) = (int(pid) for pid, parent, name in processes if int(parent) == os.getpid() and "wandb" in name)
+    os.kill(service, signal.SIGKILL)
+
+
+def fill_disk(call: Call) -> None:
+    """Nothing can be written to last.pt any more; at `save`."""
+    checkpointer = call.arguments[0]
+    (checkpointer.folder / "last.pt.tmp").symlink_to("/dev/full")
+
+
+def damage_features(call: Call) -> None:
+    """A feature file of the training corpus becomes empty; at `checked`."""
+    train, _ = call.result
+    train.paths[3].write_bytes(b"")
+
+
+def fail(call: Call) -> None:
+    """A bug."""
+    raise ZeroDivisionError("a bug of the test's")
+
+
+def interrupt(call: Call) -> None:
+    raise KeyboardInterrupt
+
+
+def _signal_group(number: signal.Signals) -> Callable[[Call], None]:
+    """The signal reaches the whole process group, as from a terminal or from `timeout`."""
+    return lambda call: os.killpg(os.getpgrp(), number)
+
+
+FAULTS = {
+    "kill": lambda call: os.kill(os.getpid(), signal.SIGKILL),
+    "killgroup": _signal_group(signal.SIGKILL),
+    "sigterm": _signal_group(signal.SIGTERM),
+    "sigint": _signal_group(signal.SIGINT),
+    "interrupt": interrupt,
+    "fail": fail,
+    "kill_worker": kill_worker,
+    "kill_wandb": kill_wandb,
+    "fill_disk": fill_disk,
+    "damage_features": damage_features,
+}
+
+
+# ----------------------------------------------------------------------------------------------------------- injection
+
+
+@contextmanager
+def injected(description: str) -> Iterator[list[int]]:
+    """Context with a fault; yields a list that is as long as the place was called so far.
+
+    Args:
+        description: such as kill@17, sigterm@evaluation:2, kill-rank1@17; without a fault, calls are only counted:
+            @step:1.
+    """
+    match = re.fullmatch(r"(\w*)(?:-rank(\d+))?@(?:(\w+):)?(\d+)", description)
+    if match is None:
+        raise ValueError(f"{description}: expected FAULT@COUNT or FAULT@PLACE:COUNT")
+    fault, rank, place, count = match.groups()
+    act = FAULTS[fault] if fault else None
+    if rank is not None and (os.environ.get("RANK"), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) != (rank, "0"):
+        act = None
+    module, name, after = PLACES[place or "step"]
+    owner = importlib.import_module(module)
+    *classes, name = name.split(".")
+    for outer in classes:
+        owner = getattr(owner, outer)
+    function, calls = getattr(owner, name), []
+
+    def counted(*arguments, **more):
+        calls.append(len(calls) + 1)
+        now = act is not None and len(calls) == int(count)
+        if now and not after:
+            act(Call(arguments))
+        result = function(*arguments, **more)
+        if now and after:
+            act(Call(arguments, result))
+        return result
+
+    setattr(owner, name, counted)
+    try:
+        yield calls
+    finally:
+        setattr(owner, name, function)
+
+
+def run_script(script: str, *arguments: str, fault: str = "") -> None:
+    """Runs a script as Python would, with a fault if there is one."""
+    sys.argv = [script, *arguments]
+    with injected(fault or "@1"):
+        runpy.run_path(script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    if os.getpgrp() != os.getpid():
+        os.setsid()  # a signal to the group is not for whoever started this
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    run_script(*sys.argv[2:], fault=sys.argv[1])

@@ -1,0 +1,122 @@
+"""test.py as a person runs it, on toy speech: distances, a submission to the byte, decodings that are killed."""
+
+import csv
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import draw_text, run, speak, write_utterance
+from utils.files import write_csv
+
+
+@pytest.fixture
+def decode(trained, tmp_path):
+    """Runs test.py on a copy of the trained run, in the folder that it is in."""
+    shutil.copytree(trained.folder, tmp_path / "toy")
+
+    def decode(*arguments: str, **options):
+        return run("test.py", *trained.arguments, f"run.dir={tmp_path}", *arguments, cwd=tmp_path, **options)
+
+    return decode
+
+
+def last_line(result) -> str:
+    return result.stdout.strip().splitlines()[-1]
+
+
+def test_a_split_is_scored(decode, toy_root, tmp_path):
+    folder = tmp_path / "toy"
+    result = decode("--split", "dev", "decoding.beam_size=4")
+    predictions = pd.read_csv(folder / "predictions-dev.csv", keep_default_na=False)
+    assert list(predictions.columns) == ["id", "reference", "hypothesis", "distance"]
+    assert predictions["id"].tolist() == [f"dev-{number:03d}" for number in range(12)]
+    distance = predictions["distance"].mean()
+    cer = 100 * predictions["distance"].sum() / predictions["reference"].str.len().sum()
+    assert last_line(result).startswith(f"dev: 12 utterances, distance {distance:.3f}, CER {cer:.2f} %, WER ")
+    assert last_line(result).endswith(" s (beam 4)")
+    assert cer < 10
+    assert f"{folder / 'report.html'}: its table has them" in result.stdout
+    assert "predictions-dev.csv" in (folder / "report.html").read_text()
+    refused = decode("--split", "dev", "data.root=nowhere", expect=2).stderr
+    assert f"found no folder nowhere; {folder} was trained with data.root={toy_root}: repeat the" in refused
+    greedy = last_line(decode("--split", "dev", "decoding.mode=greedy"))
+    assert greedy.endswith(" s (greedy)")
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert f"distance {metrics['dev_distance'].min():.3f}" in greedy  # the distance that picked best.pt
+
+
+def test_the_submission_to_the_byte(decode, tmp_path):
+    """Without --split: data.test, in sorted file order, whatever the batches; several checkpoints as an ensemble."""
+    assert last_line(decode()).startswith("test: 9 utterances, ")
+    alone = (tmp_path / "submission.csv").read_bytes()
+    both = [str(tmp_path / "toy" / "best.pt")] * 2
+    ensemble = tmp_path / "more" / "ensemble.csv"
+    decode("--checkpoint", *both, f"test.submission={ensemble}")
+    assert ensemble.read_bytes() == alone
+    with (tmp_path / "submission.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["index", "label"]
+    assert [row[0] for row in rows[1:]] == [str(index) for index in range(9)]
+    assert alone == ("\n".join(",".join(row) for row in rows) + "\n").encode()
+    assert any(len(row[1]) > 1 for row in rows[1:])
+
+
+def test_a_killed_decoding_goes_on(decode, tmp_path):
+    """What was decoded before is taken as it is, unless it was decoded with something else."""
+    small_batches = "decoding.beam_size=100"  # its hypotheses leave memory for a few utterances at a time
+    decode(small_batches)
+    expected = (tmp_path / "submission.csv").read_text().splitlines()
+    assert not list((tmp_path / "toy").glob("decoding-*.jsonl"))  # nothing stays behind
+
+    decode(small_batches, fault="interrupt@decoded:1", expect=130)
+    (kept,) = (tmp_path / "toy").glob("decoding-test-0.jsonl")
+    content = kept.read_text()
+    count = len(re.findall(r'"test-\d+\.npy": "', content))
+    assert 1 <= count < 9
+    marked = re.sub(r'("test-\d+\.npy": "[^"]*)"', r'\1X"', content)
+    kept.write_text(marked + '{"test-00')  # killed while it wrote this line
+    other = decode("--resume", "decoding.beam_size=3", "--split", "dev").stdout
+    assert "nothing to resume" in other
+    resumed = decode("--resume", small_batches).stdout
+    assert f"{count} utterances are decoded already" in resumed
+    found = (tmp_path / "submission.csv").read_text().splitlines()
+    assert [line.removesuffix("X") for line in found] == expected
+    assert sum(line.endswith("X") for line in found) == count
+    decode(small_batches)
+    assert (tmp_path / "submission.csv").read_text().splitlines() == expected
+
+
+def test_an_empty_prediction_is_an_empty_string(tmp_path):
+    path = tmp_path / "s.csv"
+    write_csv(path, ("index", "label"), [(0, ""), (1, "IT'S")])
+    assert path.read_bytes() == b"index,label\n0,\n1,IT'S\n"
+    with path.open(newline="") as file:
+        assert list(csv.reader(file))[1] == ["0", ""]
+
+
+def test_utterances_three_times_as_long_are_neither_cut_nor_repeated(decode, toy_root, tmp_path):
+    """Training has at most 8 characters an utterance; these have about 24."""
+    generator = np.random.default_rng(7)
+    root = tmp_path / "data"
+    shutil.copytree(toy_root / "train", root / "train")
+    for number in range(12):
+        text = draw_text(generator, "ABCDE '", 26, 29)
+        write_utterance(root / "long", f"long-{number:02d}", text, speak(text, generator))
+
+    def decoded(*weights):
+        decode(f"data.root={root}", "--split", "long", *weights)
+        table = pd.read_csv(tmp_path / "toy" / "predictions-long.csv", keep_default_na=False)
+        lengths = table["reference"].str.len()
+        return table["distance"].sum() / lengths.sum(), table["hypothesis"].str.len() / lengths
+
+    cer, ratio = decoded()
+    assert cer < 0.12
+    assert ratio.between(0.85, 1.3).all()
+    # Attention alone is no such help so far from its training; but the beam must not make it worse than greedy.
+    greedy, _ = decoded("decoding.ctc_weight=0", "decoding.mode=greedy")
+    beam, ratio = decoded("decoding.ctc_weight=0")
+    assert beam < greedy + 0.05
+    assert ratio.max() < 1.5

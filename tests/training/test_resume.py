@@ -1,0 +1,261 @@
+"""Where a run stands, its checkpoints, and what it can go on from."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from training import resume
+from training.resume import STATE, Checkpointer, TrainState, check_data_root, check_same_run, load_last, start_from
+from training.step import TrainStep
+from utils.checkpoint import describe_model, load_checkpoint, previous, save_checkpoint
+from utils.distributed import SINGLE_PROCESS
+from utils.errors import UserError
+from utils.features import FeatureConfig, FeatureFormat
+
+PARTIAL = {"batch": 4, "totals": torch.tensor([1.0, 2.0, 3.0, 4.0]), "characters": 99, "seconds": 1.5}
+FORMAT = FeatureFormat(12, True, "mean")
+
+
+def row(epoch: int, distance: float = 1.0) -> dict:
+    return {"epoch": epoch, "dev_distance": distance}
+
+
+@pytest.fixture
+def make_step(make_las):
+    def make(**sections) -> TrainStep:
+        options = {"accumulate": 1, "weight_decay": 0.01, "clip_norm": 5.0, "ctc_weight": 0.3, "label_smoothing": 0.1}
+        model = make_las(**sections)
+        return TrainStep(model, SINGLE_PROCESS, "float32", [], ema_steps=10, ctc_only_warmup=False, **options)
+
+    return make
+
+
+@pytest.fixture
+def constant(small_settings) -> dict:
+    """What does not change in the checkpoints of a run."""
+    described = describe_model(small_settings, FORMAT, FeatureConfig(n_mfcc=12), 120)
+    return {**described, "config": {"training": {"epochs": 3}}}
+
+
+def checkpointer_of(folder: Path, constant: dict, minutes: float = 10.0) -> Checkpointer:
+    folder.mkdir(exist_ok=True)
+    return Checkpointer(folder, constant, minutes)
+
+
+def train(step: TrainStep, seed: int = 0) -> None:
+    """Some update of all weights."""
+    torch.manual_seed(seed)
+    for parameter in step.model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    step.optimizer.step()
+    step.ema.update_parameters(step.model)
+
+
+# ---------------------------------------------------------------------------------------------------------- TrainState
+
+
+def test_a_state_knows_the_epoch_that_is_next():
+    state = TrainState()
+    assert (state.epoch, state.next_batch, str(state)) == (1, 0, "epoch 0")
+    state.partial = PARTIAL
+    assert (state.epoch, state.next_batch, str(state)) == (1, 4, "epoch 0 and 4 batches")
+    state.finish_epoch(row(1, 3.0))
+    assert (state.epoch, state.next_batch, str(state)) == (2, 0, "epoch 1")
+    state.finish_epoch(row(2, 5.0))
+    assert state.best(ctc_epochs=0) == row(1, 3.0)
+    assert state.best(ctc_epochs=1) == row(2, 5.0)  # an epoch that trained the Listener alone is not the best
+
+
+# -------------------------------------------------------------------------------------------------------- Checkpointer
+
+
+def test_what_was_saved_is_restored(make_step, constant, tmp_path):
+    step, checkpointer = make_step(), checkpointer_of(tmp_path, constant)
+    assert checkpointer.restore(load_last(tmp_path), step) == TrainState()
+    for _ in range(2):
+        train(step)
+    state = TrainState([row(1)], PARTIAL, "abc123")
+    checkpointer.save(step, state, is_best=False)
+    assert not (tmp_path / "best.pt").exists()
+
+    other = make_step()
+    found = checkpointer_of(tmp_path, constant).restore(load_last(tmp_path), other)
+    assert (found.history, found.wandb_run_id) == (state.history, "abc123")
+    assert found.partial.keys() == PARTIAL.keys()
+    for each in (step, other):
+        train(each, seed=1)
+    for one, expected in ((other.model, step.model), (other.ema, step.ema)):
+        for name, weights in expected.state_dict().items():
+            assert torch.equal(one.state_dict()[name], weights), name
+
+
+def test_the_best_checkpoint_is_a_model_alone(make_step, constant, tmp_path):
+    """Of the averaged weights, without what only training needs; it is kept until there is a better one."""
+    step, checkpointer, state = make_step(), checkpointer_of(tmp_path, constant), TrainState([row(1, 3.0)])
+    train(step)
+    checkpointer.save(step, state, is_best=True)
+    best = load_checkpoint(tmp_path / "best.pt")
+    assert best["epoch"] == 1
+    assert best.keys().isdisjoint({"weights", "optimizer", "averaged_steps", "partial"})
+    for name, weights in step.ema_model.state_dict().items():
+        assert torch.equal(best["model"][name], weights)
+    content = (tmp_path / "best.pt").read_bytes()
+    train(step)
+    state.finish_epoch(row(2, 4.0))
+    checkpointer.save(step, state, is_best=False)
+    assert (tmp_path / "best.pt").read_bytes() == content
+    assert load_checkpoint(tmp_path / "last.pt")["epoch"] == 2
+    assert load_checkpoint(previous(tmp_path / "last.pt"))["epoch"] == 1
+
+
+def test_a_checkpoint_is_due_some_minutes_after_the_one_before(make_step, constant, tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr(resume, "time", clock)
+    checkpointer = checkpointer_of(tmp_path, constant, minutes=10)
+    due = []
+    for clock.now in (1, 599, 601):
+        due.append(checkpointer.due)
+    checkpointer.save(make_step(), TrainState(), is_best=False)
+    for clock.now in (601, 1200, 1202):
+        due.append(checkpointer.due)
+    assert due == [False, False, True] * 2
+
+
+def test_a_checkpoint_of_other_features_or_of_another_model_is_not_restored(make_step, constant, tmp_path):
+    checkpointer_of(tmp_path, constant).save(make_step(), TrainState([row(1)]), is_best=False)
+    found = load_last(tmp_path)
+    other = {**constant, "features": vars(FeatureFormat(15, False, "mean"))}
+    message = "data.root: found features of dim 15, expected 12, time_first False, expected True, as "
+    with pytest.raises(UserError, match=re.escape(f"{message}{tmp_path} was trained on")):
+        checkpointer_of(tmp_path, other).restore(found, make_step(feature_dim=15))
+    step = make_step(speller={"hidden": 48})
+    before = {name: value.clone() for name, value in step.model.state_dict().items()}
+    with pytest.raises(UserError, match=r"last\.pt: its model is another one than these settings make: speller\."):
+        checkpointer_of(tmp_path, constant).restore(found, step)
+    assert all(torch.equal(value, before[name]) for name, value in step.model.state_dict().items())
+
+
+# ----------------------------------------------------------------------------------------------------------- load_last
+
+
+@pytest.fixture
+def checkpoint(make_las, constant):
+    return {"model": make_las().state_dict(), **constant, "epoch": 1}
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(checkpoint, tmp_path, caplog):
+    """One bit in the weights is enough: torch.load alone would not notice."""
+    last = tmp_path / "last.pt"
+    checkpoint = dict.fromkeys(STATE) | {"weights": {}} | checkpoint
+    assert load_last(tmp_path) is None
+    for epoch in (1, 2, 3):
+        save_checkpoint(last, {**checkpoint, "epoch": epoch}, keep_previous=True)
+    assert load_last(tmp_path)["epoch"] == 3
+    assert caplog.messages == []
+    content = bytearray(last.read_bytes())
+    weights = checkpoint["model"]["listener.layers.0.conv.weight"].numpy().tobytes()
+    content[content.index(weights[:64]) + 5] ^= 1
+    last.write_bytes(content)
+    assert load_last(tmp_path)["epoch"] == 2
+    (warning,) = caplog.records
+    assert warning.levelname == "WARNING"
+    assert "last.pt: cannot be read as a checkpoint (the checksum of" in warning.getMessage()
+    assert "last.previous.pt: 2 epochs are kept, what came after is lost" in warning.getMessage()
+    last.write_bytes(content[:1000])
+    assert load_last(tmp_path)["epoch"] == 2
+    last.unlink()  # killed between the two renamings
+    assert load_last(tmp_path)["epoch"] == 2
+    previous(last).unlink()
+    last.write_bytes(content)
+    with pytest.raises(UserError, match="the checksum of"):
+        load_last(tmp_path)
+
+
+def test_the_checkpoint_before_may_be_within_an_epoch(checkpoint, tmp_path, caplog):
+    last = tmp_path / "last.pt"
+    save_checkpoint(last, dict.fromkeys(STATE) | {"weights": {}} | checkpoint | {"partial": PARTIAL})
+    save_checkpoint(last, dict.fromkeys(STATE) | {"weights": {}} | checkpoint, keep_previous=True)
+    last.write_bytes(b"")
+    assert load_last(tmp_path)["partial"]["batch"] == 4
+    assert "last.previous.pt: 1 epochs and 4 batches are kept" in caplog.text
+
+
+def test_both_checkpoints_damaged(checkpoint, tmp_path):
+    for path in (tmp_path / "last.pt", previous(tmp_path / "last.pt")):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"last\.previous\.pt: cannot be read as a checkpoint"):
+        load_last(tmp_path)
+
+
+def test_a_model_alone_is_not_gone_on_from(checkpoint, tmp_path):
+    del checkpoint["config"]
+    save_checkpoint(tmp_path / "last.pt", checkpoint)
+    with pytest.raises(UserError, match=r"last\.pt: found a checkpoint without history, .*training\.start_from"):
+        load_last(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------- check_same_run
+
+OLD = {
+    "training.batch_size": 8,
+    "training.learning_rate": 0.1,
+    "training.epochs": 3,
+    "data.workers": 2,
+    "wandb.mode": 1,
+}
+
+
+def test_the_same_settings_and_those_that_are_new_say_nothing(caplog):
+    check_same_run(Path("runs/a"), OLD, {**OLD, "training.new": 1})
+    check_same_run(Path("runs/a"), {**OLD, "training.gone": 1}, OLD)
+    assert caplog.messages == []
+
+
+def test_settings_that_may_change_are_logged(caplog):
+    check_same_run(Path("runs/a"), OLD, {**OLD, "training.epochs": 5, "data.workers": 0})
+    assert caplog.messages == ["changed since: training.epochs 3 -> 5, data.workers 2 -> 0"]
+
+
+def test_settings_that_make_another_run_are_refused_all_at_once(caplog):
+    new = {**OLD, "training.epochs": 5, "training.batch_size": 9, "training.learning_rate": 0.2}
+    with pytest.raises(UserError) as refused:
+        check_same_run(Path("runs/a"), OLD, new)
+    assert str(refused.value) == (
+        "runs/a was trained with other settings:\n"
+        "  training.batch_size: was 8, is now 9\n"
+        "  training.learning_rate: was 0.1, is now 0.2\n"
+        "Choose another run.name, or remove runs/a to start over."
+    )
+    assert caplog.messages == []
+
+
+# ------------------------------------------------------------------------------------------ start_from, check_data_root
+
+
+def test_a_new_run_starts_from_the_parts_of_a_model_that_fit(checkpoint, make_las, tmp_path, caplog):
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    model = make_las(seed=1, speller={"hidden": 48})
+    speller = model.speller.output_bias.clone()
+    start_from(str(tmp_path / "a.pt"), model)
+    assert torch.equal(model.ctc.weight, checkpoint["model"]["ctc.weight"])
+    assert torch.equal(model.speller.output_bias, speller)
+    assert caplog.messages == [f"starting from {tmp_path / 'a.pt'}: listener, ctc; new: speller"]
+
+
+def test_a_start_from_a_model_of_no_common_part_says_what_differs(checkpoint, make_las, tmp_path):
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    other = make_las(feature_dim=15, listener={"hidden": 16}, speller={"hidden": 32})
+    with pytest.raises(UserError, match=r"(?s)sizes.*\n  listener: .*found \(32, 12, 3\), expected \(32, 15, 3\)"):
+        start_from(str(tmp_path / "a.pt"), other)
+
+
+def test_data_that_is_not_where_it_was_trained_on(tmp_path):
+    check_data_root(tmp_path, "nowhere")  # nothing is known: the loader complains
+    (tmp_path / "config.yaml").write_text("data: {root: data/an4}")
+    with pytest.raises(UserError, match=r"found no folder nowhere; .* was trained with data\.root=data/an4: repeat"):
+        check_data_root(tmp_path, "nowhere")
+    check_data_root(tmp_path, str(tmp_path))
+    check_data_root(tmp_path, "data/an4")
