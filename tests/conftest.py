@@ -22,6 +22,7 @@ from tests.faults import run_script
 from utils.vocabulary import VOCABULARY
 
 HOME = Path(__file__).parents[1]
+TIMEOUT = 300  # seconds for a command
 PROJECT = logging.getLogger("las")
 SMALL = [
     "data.train=[train]",
@@ -90,20 +91,23 @@ def command_line(script: str, *arguments: str, fault: str = "") -> list[str]:
 def _run_fresh(script: str, arguments: Sequence[str], cwd: Path, fault: str) -> subprocess.CompletedProcess:
     line = command_line(script, *arguments, fault=fault)
     streams = {"capture_output": True, "text": True}
-    return subprocess.run(line, cwd=cwd, env=environment(), timeout=300, start_new_session=True, **streams)
+    return subprocess.run(line, cwd=cwd, env=environment(), timeout=TIMEOUT, start_new_session=True, **streams)
 
 
 def _run_forked(script: str, arguments: Sequence[str], cwd: Path, fault: str) -> subprocess.CompletedProcess:
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder) / name for name in ("stdout", "stderr")]
+        for stream in streams:
+            stream.touch()
         process = fork_context().Process(
             target=_in_a_fork, args=(script, arguments, cwd, fault, environment(), streams)
         )
         process.start()
-        process.join(300)
-        if process.is_alive():
+        process.join(TIMEOUT)
+        if process.exitcode is None:
             process.kill()
             process.join()
+            pytest.fail(f"{script} {fault}: still running after {TIMEOUT} s")
         written = [stream.read_text(encoding="utf-8", errors="backslashreplace") for stream in streams]
     return subprocess.CompletedProcess([script, *arguments], process.exitcode, *written)
 
@@ -111,7 +115,7 @@ def _run_forked(script: str, arguments: Sequence[str], cwd: Path, fault: str) ->
 def fork_context() -> multiprocessing.context.BaseContext:
     """Starts processes as forks of one that has imported everything and has computed nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.conftest", "train", "test", "tune", "report.build"])
+    context.set_forkserver_preload(["tests.conftest", "train", "test", "tune"])
     return context
 
 
@@ -125,7 +129,7 @@ def _in_a_fork(
     torch.set_num_threads(1)
     multiprocessing.set_start_method(None, force=True)  # workers of the loader are started as everywhere else
     for number, stream in enumerate(streams, 1):
-        os.dup2(os.open(stream, os.O_WRONLY | os.O_CREAT), number)
+        os.dup2(os.open(stream, os.O_WRONLY), number)
     code: object = 0
     try:
         run_script(script, *arguments, fault=fault)
@@ -136,7 +140,7 @@ def _in_a_fork(
 
 def messages(folder: Path) -> str:
     """A run's train.log without its dates."""
-    return re.sub(r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", "", (folder / "train.log").read_text())
+    return re.sub(r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", "", (folder / "train.log").read_text(encoding="utf-8"))
 
 
 class Trained(NamedTuple):

@@ -1,15 +1,14 @@
-"""Fault injection: something breaks, or a signal arrives, at an exact step of a command.
+"""Fault injection: a command in which something breaks, or to which a signal is sent, at an exact step.
 
-    python -m tests.faults FAULT@PLACE:COUNT train.py ARGS...   # at the COUNTth call of a function, see PLACES
     python -m tests.faults FAULT@COUNT train.py ARGS...         # at the COUNTth training step
+    python -m tests.faults FAULT@PLACE:COUNT train.py ARGS...   # at the COUNTth call of another function, see PLACES
     python -m tests.faults FAULT-rank1@COUNT train.py ARGS...   # on that rank alone, and not again after a restart
 
-    with injected("interrupt@save:3"): ...                      # in this process
-
-It breaks by `FAULTS`.
+FAULTS has them all. Within a process: `with injected("interrupt@save:3"): ...`.
 """
 
 import importlib
+import itertools
 import multiprocessing
 import os
 import re
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 
 
 class Place(NamedTuple):
-    """A function that is called again and again; faults happen as it is called, or as it returns."""
+    """A function at whose calls faults are injected: before it runs, or after."""
 
     module: str
     name: str  # of a function of the module, or Class.method
@@ -47,7 +46,7 @@ class Call(NamedTuple):
     """A call of the function of a place."""
 
     arguments: tuple[Any, ...]
-    result: Any = None  # there is none yet as it is called
+    result: Any  # None before it has run
 
 
 # -------------------------------------------------------------------------------------------------------------- faults
@@ -111,32 +110,27 @@ FAULTS = {
 
 
 @contextmanager
-def injected(description: str) -> Iterator[list[int]]:
-    """Context with a fault; yields a list that is as long as the place was called so far.
-
-    Args:
-        description: such as kill@17, sigterm@evaluation:2, kill-rank1@17; without a fault, calls are only counted:
-            @step:1.
-    """
-    match = re.fullmatch(r"(\w*)(?:-rank(\d+))?@(?:(\w+):)?(\d+)", description)
+def injected(description: str) -> Iterator[None]:
+    """Context with a fault, such as kill@17, sigterm@evaluation:2 or kill-rank1@17; an empty description is none."""
+    if not description:
+        yield
+        return
+    match = re.fullmatch(r"(\w+)(?:-rank(\d+))?@(?:(\w+):)?(\d+)", description)
     if match is None:
         raise ValueError(f"{description}: expected FAULT@COUNT or FAULT@PLACE:COUNT")
     fault, rank, place, count = match.groups()
-    act = FAULTS[fault] if fault else None
-    if rank is not None and (os.environ.get("RANK"), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) != (rank, "0"):
-        act = None
-    module, name, after = PLACES[place or "step"]
+    act, (module, name, after) = FAULTS[fault], PLACES[place or "step"]
+    here = rank is None or (os.environ.get("RANK"), os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == (rank, "0")
     owner = importlib.import_module(module)
     *classes, name = name.split(".")
     for outer in classes:
         owner = getattr(owner, outer)
-    function, calls = getattr(owner, name), []
+    function, calls = getattr(owner, name), itertools.count(1)
 
     def counted(*arguments, **more):
-        calls.append(len(calls) + 1)
-        now = act is not None and len(calls) == int(count)
+        now = next(calls) == int(count) and here
         if now and not after:
-            act(Call(arguments))
+            act(Call(arguments, None))
         result = function(*arguments, **more)
         if now and after:
             act(Call(arguments, result))
@@ -144,7 +138,7 @@ def injected(description: str) -> Iterator[list[int]]:
 
     setattr(owner, name, counted)
     try:
-        yield calls
+        yield
     finally:
         setattr(owner, name, function)
 
@@ -152,7 +146,7 @@ def injected(description: str) -> Iterator[list[int]]:
 def run_script(script: str, *arguments: str, fault: str = "") -> None:
     """Runs a script as Python would, with a fault if there is one."""
     sys.argv = [script, *arguments]
-    with injected(fault or "@1"):
+    with injected(fault):
         runpy.run_path(script, run_name="__main__")
 
 

@@ -47,7 +47,7 @@ def test_it_learns_and_aligns(trained):
     assert "What usually helps" not in stdout.partition("epoch  16")[2]
 
 
-def test_it_says_what_it_trains_on_what_and_how_long(trained):
+def test_a_run_begins_with_what_is_trained_and_how_long_it_will_take(trained):
     for line in (
         r"device +CPU, \d+ cores?, \d+ threads?, (float32|bf16)",
         r"data +train 96 utterances, 0\.0\d hours; dev 12 utterances, 0\.\d\d hours",

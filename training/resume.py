@@ -127,7 +127,8 @@ def load_last(folder: Path) -> dict[str, Any] | None:
             raise
         found = _load_resumable(previous(last))
         batches = f" and {found['partial']['batch']} batches" if found.get("partial") else ""
-        kept = f"{found['epoch']} epochs{batches} are kept, what came after is lost"
+        epochs = "1 epoch" if found["epoch"] == 1 else f"{found['epoch']} epochs"
+        kept = f"{epochs}{batches} are kept, what came after is lost"
         logger.warning(f"{error}; going on from {previous(last)}: {kept}")
         return found
 

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Iterable
 from types import FrameType, TracebackType
 from typing import NamedTuple, TypeVar
@@ -49,6 +50,9 @@ def run_command(main: Callable[[], T]) -> T:
     except KeyboardInterrupt:
         logger.error("\ninterrupted", extra=NO_LABEL)
         sys.exit(128 + signal.SIGINT)
+    except ConnectionResetError as error:
+        _log_dead_worker(error)
+        sys.exit(2)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             _log_bug(error)
@@ -59,16 +63,23 @@ def run_command(main: Callable[[], T]) -> T:
         if not (isinstance(error, RuntimeError) and "DataLoader worker" in str(error)):
             _log_bug(error)
             raise
-        reason = str(error).splitlines()[0].strip()
-        logger.error(
-            f"a process that prepares batches ended ({reason}): mostly the machine has no memory left, where "
-            "data.cache=mmap or fewer data.workers help. What was written is whole: the same command continues"
-        )
+        _log_dead_worker(error)
         sys.exit(2)
+
+
+def _log_dead_worker(error: Exception) -> None:
+    """`error` is what torch raises, or, where it has not noticed yet, what the pipe from the worker does."""
+    reason = (str(error) or type(error).__name__).splitlines()[0].strip()
+    logger.error(
+        f"a process that prepares batches ended ({reason}): mostly the machine has no memory left, where "
+        "data.cache=mmap or fewer data.workers help. What was written is whole: the same command continues"
+    )
 
 
 def _log_bug(error: Exception) -> None:
     logger.critical(f"this is a bug, its traceback follows: {type(error).__name__}: {error}", exc_info=True)
+    # Python keeps the traceback until its exit, and with it a DataLoader whose workers it would wait for.
+    traceback.clear_frames(error.__traceback__)
 
 
 class GracefulShutdown:

@@ -68,9 +68,10 @@ def test_a_feature_file_is_damaged_after_the_check(workers, tmp_path):
     assert messages(tmp_path / "las").endswith(result.stderr)  # what ends a run is in its log
 
 
-def test_a_bug_is_in_the_log_with_its_traceback(train):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bug_is_in_the_log_with_its_traceback(workers, train):
     folder, train = train
-    train(f"fail@{IN_EPOCH_2}", expect=1)  # it goes on to Python, which shows it
+    train(f"fail@{IN_EPOCH_2}", f"data.workers={workers}", expect=1, fresh=True)  # it goes on to Python, which shows it
     log = messages(folder)
     assert "error: this is a bug, its traceback follows: ZeroDivisionError: a bug of the test's\nTraceback (" in log
     assert "in train_epoch" in log

@@ -180,7 +180,7 @@ def test_the_checkpoint_before_may_be_within_an_epoch(checkpoint, tmp_path, capl
     save_checkpoint(last, dict.fromkeys(STATE) | {"weights": {}} | checkpoint, keep_previous=True)
     last.write_bytes(b"")
     assert load_last(tmp_path)["partial"]["batch"] == 4
-    assert "last.previous.pt: 1 epochs and 4 batches are kept" in caplog.text
+    assert "last.previous.pt: 1 epoch and 4 batches are kept" in caplog.text
 
 
 def test_both_checkpoints_damaged(checkpoint, tmp_path):

@@ -72,6 +72,7 @@ def test_bugs_are_in_the_log_with_their_traceback(tmp_path, capsys):
         UserError("a worker's traceback\nutils.errors.UserError: data.root: no"),
         OSError(errno.ENOSPC, "No space left", "runs/a/last.pt"),
         RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),  # the same, before torch has noticed
         Interrupted(15, "in epoch 3; go on"),
         KeyboardInterrupt(),
     ],
