@@ -37,6 +37,6 @@ const groups = Object.entries(DATA.settings).map(([section, values]) => group(se
 if (Object.keys(DATA.environment).length) groups.unshift(group("machine and data", Object.entries(DATA.environment)));
 if (groups.length) $("settings").append(el("div", { class: "groups" }, ...groups));
 else $("about").hidden = true;
-$("footer").textContent = `python -m utils.report RUN_FOLDER draws this page again from what is in the folder.`;
+$("footer").textContent = `python -m report RUN_FOLDER draws this page again from what is in the folder.`;
 
 drawings.forEach((draw) => draw());
