@@ -1,20 +1,21 @@
-# make setup | demo | test | test-fast | lint | bench | audit     (Python 3.11 or newer is all that must be there)
+# make setup | demo | test | test-fast | test-oldest | lint | bench | audit    (needs only Python 3.11 or newer)
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
+CONSTRAINTS := constraints.txt
 FAST   := tests/models tests/decoding tests/training/test_schedules.py tests/utils/test_metrics.py
 
-.PHONY: setup demo test test-fast lint bench audit
+.PHONY: setup demo test test-fast test-oldest lint bench audit
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt requirements-dev.txt constraints.txt
+$(VENV)/.installed: requirements.txt requirements-dev.txt $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; found $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	@echo "installing into $(VENV): about 5 GB, a few minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c $(CONSTRAINTS)
 	@touch $@
 
 demo: setup        ## synthetic speech -> trained model -> attention maps -> submission.csv
@@ -27,6 +28,9 @@ test: setup        ## everything
 
 test-fast: setup   ## models, decoding, schedules, metrics
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile -m "not slow" $(FAST)
+
+test-oldest:       ## everything, with the lowest versions that requirements.txt allows
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 
 lint: setup        ## style and types
 	$(RUN) -m ruff check .
