@@ -125,7 +125,10 @@ def load_last(folder: Path) -> dict[str, Any] | None:
     except UserError as error:
         if not previous(last).exists():
             raise
-        found = _load_resumable(previous(last))
+        try:
+            found = _load_resumable(previous(last))
+        except UserError as error_before:
+            raise UserError(f"{error}; neither can the one before be used: {error_before}") from None
         batches = f" and {found['partial']['batch']} batches" if found.get("partial") else ""
         epochs = "1 epoch" if found["epoch"] == 1 else f"{found['epoch']} epochs"
         kept = f"{epochs}{batches} are kept, what came after is lost"
