@@ -57,6 +57,15 @@ def test_the_disk_is_full(train):
     assert "after epoch 1\n" in train("").stdout
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_an_epoch_whose_checkpoint_cannot_be_written_is_not_announced(train):
+    folder, train = train
+    result = train("fill_disk@save:4", expect=2)
+    assert "epoch   1: " in result.stdout
+    assert "epoch   2: " not in messages(folder)
+    assert load_checkpoint(folder / "last.pt")["partial"]["batch"] == 12
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_feature_file_is_damaged_after_the_check(workers, tmp_path):
     """With and without workers, whose exceptions come with their traceback."""

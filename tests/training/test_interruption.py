@@ -19,11 +19,17 @@ import torch
 
 import train
 from config import load_config
+from corpora.loading import load_labelled
+from dataset import FeatureDataset, make_loader
 from tests.conftest import SMALL, fork_context, run
 from tests.faults import injected
+from training.evaluate import evaluate
 from training.recorder import Recorder
-from utils.checkpoint import load_checkpoint
+from utils.checkpoint import load_checkpoint, model_from
+from utils.device import choose_precision
+from utils.sampler import BucketSampler
 
+CPU = torch.device("cpu")
 KILLS = int(os.environ.get("LAS_KILLS", "4"))
 PLACES = {  # of the random kills
     "training": (train.Trainer, "train_epoch"),
@@ -149,6 +155,20 @@ def test_an_unbroken_run_is_the_same_with_checkpoints_within_its_epochs(unbroken
         assert_same(one, other)
     assert_same(saved_metrics, metrics)
     assert not all(torch.equal(last["model"][key], last["weights"][key]) for key in last["model"])  # averaged, last
+
+
+def test_the_averaged_model_is_what_is_evaluated(unbroken):
+    """In the last epoch, whose last weights the checkpoint has as well."""
+    last, config = load_checkpoint(unbroken.folder / "unbroken" / "last.pt"), load_config(overrides=unbroken.arguments)
+    (dev,) = load_labelled(config.data.root, {"dev": [config.data.dev]}, config.data.normalize)
+    loader = make_loader(FeatureDataset(dev), BucketSampler(dev.lengths, config.training.batch_size), 0, CPU)
+    precision = choose_precision(config.training.precision, CPU)
+    averaged, latest = (
+        evaluate(model_from({**last, "model": last[key]}).eval(), loader, [0], CPU, precision).metrics["dev_loss"]
+        for key in ("model", "weights")
+    )
+    assert averaged == pytest.approx(last["history"][-1]["dev_loss"], rel=1e-4)
+    assert latest != pytest.approx(averaged, rel=1e-3)
 
 
 # ---------------------------------------------------------------------------------------------------- at known moments
