@@ -58,6 +58,7 @@ def run_command(main: Callable[[], T]) -> T:
             _log_bug(error)
             raise
         logger.error(f"{error}; what was written is whole: make room or mend that, run it again")
+        _release_workers(error)
         sys.exit(2)
     except Exception as error:
         if not (isinstance(error, RuntimeError) and "DataLoader worker" in str(error)):
@@ -78,7 +79,11 @@ def _log_dead_worker(error: Exception) -> None:
 
 def _log_bug(error: Exception) -> None:
     logger.critical(f"this is a bug, its traceback follows: {type(error).__name__}: {error}", exc_info=True)
-    # Python keeps the traceback until its exit, and with it a DataLoader whose workers it would wait for.
+    _release_workers(error)
+
+
+def _release_workers(error: Exception) -> None:
+    """Python keeps a traceback until its exit, and with it a DataLoader whose workers it would wait for."""
     traceback.clear_frames(error.__traceback__)
 
 

@@ -46,10 +46,11 @@ def test_wandb_dies_and_training_goes_on(train):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_the_disk_is_full(train):
-    """As the second epoch, which is trained, is saved."""
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_disk_is_full(workers, train):
+    """As the second epoch, which is trained, is saved. Workers of the loader do not keep the command from ending."""
     folder, train = train
-    result = train("fill_disk@save:3", expect=2)
+    result = train("fill_disk@save:3", f"data.workers={workers}", expect=2, fresh=True)
     assert "No space left on device: " in result.stderr
     assert "last.pt'; what was written is whole" in result.stderr
     assert result.stderr in messages(folder)
