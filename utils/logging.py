@@ -85,16 +85,12 @@ class LogFileFormatter(logging.Formatter):
 
 def setup_logging() -> None:
     """Sends the project's records to the console; called once per command, before anything is logged."""
-    for handler in ROOT.handlers[:]:
-        ROOT.removeHandler(handler)
-        with suppress(OSError):  # a full disk
-            handler.close()
-    ROOT.setLevel(logging.INFO)
+    _remove(logging.Handler)
     _attach(ConsoleHandler())
 
 
 def add_log_file(path: Path) -> None:
-    """Appends the project's records to the file `path` as well.
+    """Appends the project's records to the file `path` as well, and no longer to that of an earlier run.
 
     Raises:
         OSError: the file cannot be opened for writing.
@@ -102,9 +98,19 @@ def add_log_file(path: Path) -> None:
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.handleError = lambda record: None  # type: ignore[method-assign]  # on a full disk the console has the line
     handler.setFormatter(LogFileFormatter())
+    _remove(logging.FileHandler)
     _attach(handler)
 
 
+def _remove(kind: type[logging.Handler]) -> None:
+    for handler in ROOT.handlers[:]:
+        if isinstance(handler, kind):
+            ROOT.removeHandler(handler)
+            with suppress(OSError):  # a full disk
+                handler.close()
+
+
 def _attach(handler: logging.Handler) -> None:
+    ROOT.setLevel(logging.INFO)
     handler.addFilter(RankFilter(int(os.environ.get("RANK", "0"))))  # set by torchrun
     ROOT.addHandler(handler)

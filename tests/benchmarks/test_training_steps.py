@@ -1,8 +1,12 @@
 """Every contestant is as large as the model that it is compared with, and trains."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from benchmarks.reference.speechbrain_las import count_parameters, why_missing
 from benchmarks.shapes import Epoch, draw_lengths, parse_shape
@@ -20,6 +24,7 @@ from dataset import Batch
 from models.las import LAS
 from tests.benchmarks.conftest import TINY
 from tests.conftest import SMALL
+from utils.device import PRECISIONS
 from utils.vocabulary import VOCABULARY
 
 CPU = torch.device("cpu")
@@ -46,7 +51,51 @@ def test_every_model_is_as_large_and_makes_a_step(small_settings, name):
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("make_step", [listener_step, lstms_step])
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_steps_of_the_listener_run_in_both_precisions(small_settings, make_step, precision):
-    make_step(12, small_settings["listener"], CPU, precision)(tiny_batch())
+def conv_dtypes(run: Callable[[], None]) -> set[torch.dtype]:
+    """The dtypes that the first convolution of each model has given while `run` ran."""
+    found = set()
+
+    def note(module: nn.Module, _: object, output: torch.Tensor) -> None:
+        if isinstance(module, nn.Conv1d) and module.in_channels == 12:
+            found.add(output.dtype)
+
+    hook = register_module_forward_hook(note)
+    try:
+        run()
+    finally:
+        hook.remove()
+    return found
+
+
+@pytest.mark.parametrize("name", BATCHING)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_whole_steps_compute_in_the_precision_that_the_table_names(small_settings, name, precision):
+    if name == "speechbrain" and why_missing():
+        pytest.skip(why_missing())
+    model = make_model(name, 12, small_settings)
+    settings = load_config(overrides=SMALL).training.model_dump(include=STEP_SETTINGS)
+    step, batch = training_step(model, CPU, precision, **settings), tiny_batch()
+    assert conv_dtypes(lambda: step(batch)) == {PRECISIONS[precision]}
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_listener_steps_compute_in_the_precision_that_the_table_names(small_settings, precision):
+    step, batch = listener_step(12, small_settings["listener"], CPU, precision), tiny_batch()
+    assert conv_dtypes(lambda: step(batch)) == {PRECISIONS[precision]}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_lstms_step_computes_in_the_precision_that_the_table_names(small_settings, precision):
+    step, batch, found = lstms_step(12, small_settings["listener"], CPU, precision), tiny_batch(), set()
+
+    def note(module: nn.Module, _: object, output: tuple) -> None:
+        if isinstance(module, nn.LSTM):
+            found.add(output[0].dtype)
+
+    hook = register_module_forward_hook(note)
+    try:
+        step(batch)
+    finally:
+        hook.remove()
+    assert found == {PRECISIONS[precision]}

@@ -184,3 +184,14 @@ def test_characters_that_a_console_cannot_show(encoding):
     assert result.stderr == b""
     assert result.stdout.startswith(b"caf")
     assert b"\\udce9" in result.stdout
+
+
+def test_a_second_run_in_the_same_process_has_a_log_of_its_own(tmp_path):
+    """Without a command around it, as in a notebook."""
+    logging.getLogger("las").setLevel(logging.NOTSET)
+    for name in ("first", "second"):
+        add_log_file(tmp_path / name)
+        logging.getLogger("las.test").info(name)
+    for name in ("first", "second"):
+        assert (tmp_path / name).read_text(encoding="utf-8").endswith(f"  {name}\n")
+        assert len((tmp_path / name).read_text(encoding="utf-8").splitlines()) == 1
