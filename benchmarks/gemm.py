@@ -10,6 +10,10 @@ from torch.nn import functional as F
 from benchmarks.measure import Contestant, Measurement, now, quartiles
 
 SIZE = {"cpu": 1024, "cuda": 8192}  # rows and columns of the matrices
+DTYPES = {  # all that `choose_precision` may take there: a GPU before sm_80 only emulates bfloat16
+    "cpu": ("float32", "bfloat16"),
+    "cuda": ("float32", "tf32", "bfloat16", "float16"),
+}
 SECONDS = 0.05  # for which each kernel is repeated, at least
 
 
@@ -17,12 +21,12 @@ def gemm_kernels(device: torch.device) -> dict[str, Callable[[], Tensor]]:
     """Functions that multiply two square matrices, by name: `dtype, function`."""
     n = SIZE[device.type]
     kernels: dict[str, Callable[[], Tensor]] = {}
-    for dtype in ("float32", "tf32", "bfloat16") if device.type == "cuda" else ("float32", "bfloat16"):
-        a, b = torch.randn(2, n, n, device=device, dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32)
-        kernels[f"{dtype}, torch.mm"] = partial(torch.mm, a, b)
-        kernels[f"{dtype}, F.linear"] = partial(F.linear, a, b)
+    for name in DTYPES[device.type]:
+        a, b = torch.randn(2, n, n, device=device).to(torch.float32 if name == "tf32" else getattr(torch, name))
+        kernels[f"{name}, torch.mm"] = partial(torch.mm, a, b)
+        kernels[f"{name}, F.linear"] = partial(F.linear, a, b)
         if device.type == "cpu":  # a convolution is computed by oneDNN
-            kernels[f"{dtype}, 1x1 convolution"] = partial(F.conv1d, a.unsqueeze(0), b.unsqueeze(2))
+            kernels[f"{name}, 1x1 convolution"] = partial(F.conv1d, a.unsqueeze(0), b.unsqueeze(2))
     return kernels
 
 

@@ -12,6 +12,7 @@ from benchmarks.reference.textbook import TextbookLAS
 from dataset import Batch
 from models.las import LAS, las_loss
 from models.listener import Listener
+from utils.device import PRECISIONS, autocast
 from utils.vocabulary import VOCABULARY
 
 Step = Callable[[Batch], None]
@@ -74,7 +75,7 @@ def training_step(
     Args:
         model: is moved to the device.
         device: to train on.
-        precision: float32, or bf16 for autocast.
+        precision: float32, or bf16 or fp16 for autocast; with fp16 the loss is scaled.
         learning_rate: of AdamW.
         weight_decay: of AdamW.
         clip_norm: gradients are scaled down to this norm.
@@ -83,15 +84,18 @@ def training_step(
     """
     model.to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay, fused=True)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def step(batch: Batch) -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(device, precision):
             logits, _, encoded = model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
         loss = las_loss(logits, encoded, batch.tokens, batch.token_lengths, ctc_weight, label_smoothing)
         optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
+        scaler.scale(loss.total).backward()
+        scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
 
     return step
 
@@ -103,12 +107,12 @@ def listener_step(feature_dim: int, listener: Mapping[str, Any], device: torch.d
         feature_dim: `D`.
         listener: further keyword arguments of `Listener`.
         device: to compute on.
-        precision: float32, or bf16 for autocast.
+        precision: float32, or bf16 or fp16 for autocast.
     """
     model = Listener(feature_dim, **listener).to(device).train()
 
     def step(batch: Batch) -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(device, precision):
             encoded = model(batch.features, batch.feature_lengths)
         model.zero_grad(set_to_none=True)
         encoded.memory.sum().backward()
@@ -121,8 +125,9 @@ def lstms_step(feature_dim: int, listener: Mapping[str, Any], device: torch.devi
     model = PaddedLSTMs(feature_dim, **listener).to(device).train()
 
     def step(batch: Batch) -> None:
-        x = model.make_input(batch.features)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        # autocast would cast it as well, but too late for the choice of a CPU kernel, which fails with fp16
+        x = model.make_input(batch.features).to(PRECISIONS[precision])
+        with autocast(device, precision):
             output = model(x)
         model.zero_grad(set_to_none=True)
         output.sum().backward()

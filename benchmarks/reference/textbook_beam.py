@@ -144,13 +144,13 @@ def textbook_beam(
         if step == limit and not finished:
             for hypothesis in beam:
                 finish(hypothesis, hypothesis.score + length_reward)
-        going_on = [continuation for continuation in continuations if continuation[1] != EOS][:beam_size]
+        unfinished = [continuation for continuation in continuations if continuation[1] != EOS][:beam_size]
         best = max((hypothesis.score for hypothesis in finished), default=-np.inf)
-        if len(finished) >= beam_size and best >= going_on[0][0]:
+        if len(finished) >= beam_size and best >= unfinished[0][0]:
             break
         beam = [
             _Partial([*hypothesis.tokens, token], score, state, extended.choose(token) if extended else None)
-            for score, token, hypothesis, state, extended in going_on
+            for score, token, hypothesis, state, extended in unfinished
         ]
     finished.sort(key=lambda hypothesis: -hypothesis.score)
     return finished[:beam_size]

@@ -51,13 +51,14 @@ def test_every_model_is_as_large_and_makes_a_step(small_settings, name):
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
-def conv_dtypes(run: Callable[[], None]) -> set[torch.dtype]:
-    """The dtypes that the first convolution of each model has given while `run` ran."""
+def output_dtypes(layer: type[nn.Module], input_dim: int, run: Callable[[], None]) -> set[torch.dtype]:
+    """The dtypes that layers of this type and input size return while `run` runs."""
     found = set()
 
-    def note(module: nn.Module, _: object, output: torch.Tensor) -> None:
-        if isinstance(module, nn.Conv1d) and module.in_channels == 12:
-            found.add(output.dtype)
+    def note(module: nn.Module, _: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+        sizes = [getattr(module, name, None) for name in ("in_channels", "input_size")]
+        if isinstance(module, layer) and input_dim in sizes:
+            found.add((output[0] if isinstance(output, tuple) else output).dtype)
 
     hook = register_module_forward_hook(note)
     try:
@@ -69,33 +70,22 @@ def conv_dtypes(run: Callable[[], None]) -> set[torch.dtype]:
 
 @pytest.mark.parametrize("name", BATCHING)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_whole_steps_compute_in_the_precision_that_the_table_names(small_settings, name, precision):
+def test_models_compute_in_the_precision_that_the_table_shows(small_settings, name, precision):
     if name == "speechbrain" and why_missing():
         pytest.skip(why_missing())
-    model = make_model(name, 12, small_settings)
     settings = load_config(overrides=SMALL).training.model_dump(include=STEP_SETTINGS)
-    step, batch = training_step(model, CPU, precision, **settings), tiny_batch()
-    assert conv_dtypes(lambda: step(batch)) == {PRECISIONS[precision]}
+    model, batch = make_model(name, 12, small_settings), tiny_batch()
+    step = training_step(model, CPU, precision, **settings)
+    assert output_dtypes(nn.Conv1d, 12, lambda: step(batch)) == {PRECISIONS[precision]}
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize(
+    ("make_step", "layer", "input_dim"), [(listener_step, nn.Conv1d, 12), (lstms_step, nn.LSTM, 32)]
+)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_listener_steps_compute_in_the_precision_that_the_table_names(small_settings, precision):
-    step, batch = listener_step(12, small_settings["listener"], CPU, precision), tiny_batch()
-    assert conv_dtypes(lambda: step(batch)) == {PRECISIONS[precision]}
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_lstms_step_computes_in_the_precision_that_the_table_names(small_settings, precision):
-    step, batch, found = lstms_step(12, small_settings["listener"], CPU, precision), tiny_batch(), set()
-
-    def note(module: nn.Module, _: object, output: tuple) -> None:
-        if isinstance(module, nn.LSTM):
-            found.add(output[0].dtype)
-
-    hook = register_module_forward_hook(note)
-    try:
-        step(batch)
-    finally:
-        hook.remove()
-    assert found == {PRECISIONS[precision]}
+def test_the_listener_computes_in_the_precision_that_the_table_shows(
+    small_settings, make_step, layer, input_dim, precision
+):
+    step, batch = make_step(12, small_settings["listener"], CPU, precision), tiny_batch()
+    assert output_dtypes(layer, input_dim, lambda: step(batch)) == {PRECISIONS[precision]}
