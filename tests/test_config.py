@@ -1,3 +1,5 @@
+"""Where values come from, and what is said of bad ones."""
+
 import subprocess
 import sys
 
@@ -74,17 +76,65 @@ def test_frozen():
         load_config().training.epochs = 3
 
 
-@pytest.mark.parametrize("name", ["seed", "demo", "an4"])
+SHIPPED = [path.stem for path in sorted((DEFAULTS.parent / "configs").glob("*.yaml")) if path.stem != "sweep"]
+
+
+@pytest.mark.parametrize("name", SHIPPED)  # sweep.yaml is wandb's, see test_sweep.py
 def test_shipped_configurations_load(name):
+    assert len(SHIPPED) >= 5
     load_config(DEFAULTS.parent / "configs" / f"{name}.yaml")
 
 
-def test_commands_exit_with_2_and_no_traceback():
-    for command in (["train.py"], ["test.py"]):
-        result = subprocess.run([sys.executable, *command, "training.epoch=3"], capture_output=True, text=True)
-        assert result.returncode == 2
-        assert "training.epochs" in result.stderr
-        assert "Traceback" not in result.stderr
+def test_what_tuning_found_is_above_the_file_and_below_the_command_line(tmp_path):
+    file, tuned = tmp_path / "mine.yaml", tmp_path / "decoding.yaml"
+    file.write_text("decoding: {lm_weight: 0.1, length_reward: 0.2, ctc_weight: 0.3}\n")
+    assert load_config(file, tuned=tuned).decoding.lm_weight == 0.1  # nothing was tuned
+    tuned.write_text("decoding: {lm_weight: 0.4, length_reward: 0.5}\n")
+    decoding = load_config(file, ["decoding.length_reward=0.6"], tuned).decoding
+    assert (decoding.ctc_weight, decoding.lm_weight, decoding.length_reward) == (0.3, 0.4, 0.6)
+    tuned.write_text("decoding: {lm_weigth: 0.4}\n")
+    with pytest.raises(UserError, match=r"decoding\.yaml: unknown key decoding\.lm_weigth; did you mean decoding\.lm"):
+        load_config(tuned=tuned)
+
+
+def test_a_whole_section_takes_a_mapping():
+    config = load_config(overrides=["model.speller={hidden: 64, layers: 1}", "data.train=one"])
+    assert (config.model.speller.hidden, config.model.speller.layers) == (64, 1)
+    assert config.model.speller.embedding == load_config().model.speller.embedding
+    assert config.data.train == ["one"]
+
+
+def test_text_stays_text_and_a_run_may_not_be_called_as_the_packs_are():
+    assert load_config(overrides=["run.dir=[a", "wandb.project=007"]).run.dir == "[a"
+    assert load_config(overrides=["wandb.project=007"]).wandb.project == "007"
+    assert "packed holds the packed features of all runs" in complaint("run.name=Packed")
+
+
+@pytest.mark.parametrize(("given", "header"), [("auto", None), ("[id, label]", ["id", "label"])])
+def test_the_submissions_columns(given, header):
+    assert load_config(overrides=[f"test.columns={given}"]).test.header == header
+
+
+@pytest.mark.parametrize("given", ["[id]", "[id, label, more]", "[id, 3]", "id", "3", "[id, '']"])
+def test_columns_that_are_none(given):
+    assert "test.columns: found" in complaint(f"test.columns={given}")
+    assert "auto, or the names of two columns" in complaint(f"test.columns={given}")
+
+
+def test_ctc_epochs_need_a_ctc_branch():
+    words = "training.ctc_weight above 0 where training.ctc_epochs is 2"
+    assert words in complaint("training.ctc_epochs=2", "training.ctc_weight=0")
+    assert load_config(overrides=["training.ctc_epochs=2", "training.ctc_weight=0.1"]).model_kwargs["ctc"]
+    assert not load_config(overrides=["training.ctc_epochs=0", "training.ctc_weight=0"]).model_kwargs["ctc"]
+
+
+@pytest.mark.parametrize("command", ["train.py", "test.py", "tune.py"])
+def test_commands_exit_with_2_and_no_traceback(command):
+    arguments = [sys.executable, command, "training.epoch=3"]
+    result = subprocess.run(arguments, cwd=DEFAULTS.parent, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "training.epochs" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_off_is_a_word_here():

@@ -48,9 +48,14 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML that reads 1e-3 as the number it is (YAML 1.1 takes it for text)."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that `_Loader` would read as a number."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
 
 
 def parse_yaml(text: str) -> Any:
@@ -58,7 +63,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def to_yaml(settings: dict[str, Any]) -> str:
-    return yaml.dump(settings, sort_keys=False, default_flow_style=None, allow_unicode=True)
+    return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

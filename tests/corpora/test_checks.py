@@ -1,10 +1,23 @@
 """Files that cannot be used: what was found, what was expected."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from corpora.checks import read_features, read_transcript
-from utils.errors import BadFile
+from corpora.checks import (
+    PartitionIndex,
+    check_shapes,
+    first_findings,
+    infer_format,
+    list_findings,
+    read_features,
+    read_transcript,
+    read_utterance,
+)
+from corpora.layout import PathList
+from utils.errors import BadFile, UserError
+from utils.features import FeatureFormat
 
 
 def bad_features(path, kind):
@@ -75,19 +88,88 @@ def test_unusable_transcripts(tmp_path, array, found):
         read_transcript(path)
 
 
-def test_a_header_that_another_threads_parser_failed_on_is_read_again(tmp_path, monkeypatch):
-    """Python 3.11 raises SystemError when several threads parse headers at once; the file is fine."""
-    path, load, failures = tmp_path / "a.npy", np.load, [3]
+@pytest.fixture
+def failing_load(monkeypatch):
+    """np.load raises errors of that kind a number of times; returns how often it was called."""
+
+    def fail(error, times):
+        calls, load = [], np.load
+
+        def flaky(*arguments, **more):
+            calls.append(arguments)
+            if len(calls) <= times:
+                raise error
+            return load(*arguments, **more)
+
+        monkeypatch.setattr(np, "load", flaky)
+        return calls
+
+    return fail
+
+
+DEPTH = SystemError("AST constructor recursion depth mismatch (before=42, after=39)")
+
+
+def test_a_header_that_another_threads_parser_failed_on_is_read_again(tmp_path, failing_load):
+    """Python 3.11 and 3.12 raise SystemError when several threads parse headers at once; the file is fine."""
+    path = tmp_path / "a.npy"
     np.save(path, np.ones((5, 4), "f4"))
+    calls = failing_load(DEPTH, 4)
+    record = read_utterance(path, None)
+    assert (record.shape, record.findings) == ((5, 4), [])
+    assert len(calls) == 5
 
-    def flaky(*arguments, **more):
-        failures[0] -= 1
-        if failures[0] >= 0:
-            raise SystemError("AST constructor recursion depth mismatch (before=42, after=39)")
-        return load(*arguments, **more)
 
-    monkeypatch.setattr(np, "load", flaky)
-    assert read_features(path).shape == (5, 4)
-    failures[0] = 100
-    with pytest.raises(BadFile, match="an unreadable file"):
-        read_features(path)
+@pytest.mark.parametrize(
+    ("error", "attempts"), [(DEPTH, 5), (OSError("Input/output error"), 1), (ValueError("bad header"), 1)]
+)
+def test_a_header_that_cannot_be_read_becomes_a_finding(tmp_path, failing_load, error, attempts):
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones((5, 4), "f4"))
+    calls = failing_load(error, 1000)
+    record = read_utterance(path, None)
+    expected = f"  {str(path)!r}: found an unreadable file ({error}); expected a .npy array"
+    assert (record.features, record.findings) == (None, [expected])
+    assert len(calls) == attempts
+
+
+def test_letters_that_no_alphabet_has(tmp_path):
+    """numpy reads any four bytes as a letter."""
+    path = tmp_path / "a.npy"
+    np.save(path, np.array(["A", "B"]))
+    path.write_bytes(path.read_bytes()[:-4] + b"\xff\xff\xff\xff")
+    with pytest.raises(BadFile, match="letters that no alphabet has"):
+        read_transcript(path)
+
+
+def test_a_long_list_of_findings_is_cut_on_screen_and_whole_in_its_file(tmp_path):
+    findings = [f"  {number}" for number in range(103)]
+    shown = list_findings(findings, "train", 200, tmp_path / "new" / "report.txt").splitlines()
+    assert shown[0] == "train: 103 findings in 200 utterances:"
+    assert shown[1:101] == findings[:100]
+    assert shown[101:] == [f"  ... and 3 more, all in {tmp_path / 'new' / 'report.txt'}"]
+    assert (tmp_path / "new" / "report.txt").read_text().splitlines() == findings
+    assert first_findings(findings[:100], None).splitlines() == findings[:100]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dim", "time_first"),
+    [
+        ([(50, 28), (60, 28), (70, 28)], 28, True),
+        ([(28, 50), (28, 60), (28, 70)], 28, False),
+        ([(50, 28), (60, 28), (28, 70)], 28, True),  # one is stored the other way round
+        ([(50, 28), (50, 28)], 28, True),  # of equal shapes the shorter axis
+        ([(28, 50), (28, 50)], 28, False),
+        ([(28, 28)], 28, True),
+    ],
+)
+def test_the_axis_that_files_agree_on_is_the_feature_axis(shapes, dim, time_first):
+    assert infer_format(np.array(shapes), "mean") == FeatureFormat(dim, time_first, "mean")
+
+
+def test_features_of_another_kind_are_one_message_not_a_finding_per_file():
+    index = PartitionIndex(np.array([(50, 28), (60, 28)]), ["A", "B"], {})
+    features = PathList.of(Path("dev/mfcc"), ["a.npy", "b.npy"])
+    with pytest.raises(UserError, match=r"dev/mfcc: found 2 arrays of shapes such as \(50, 28\), expected \(T, 15\)"):
+        check_shapes(index, features, FeatureFormat(15, True, "mean"))
+    assert index.findings == {}

@@ -1,7 +1,11 @@
+"""The folders of each semester, and what is said where they are missing."""
+
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from corpora.layout import find_partition
+from corpora.layout import PathList, find_partition
 from corpora.loading import load_corpus
 from tests.conftest import write_utterance
 from utils.errors import UserError
@@ -74,3 +78,19 @@ def test_missing_folders_say_what_to_do(tmp_path):
     write_utterance(tmp_path / "dev", "a", "HI", np.ones((20, 4), np.float32))
     with pytest.raises(UserError, match="partitions that are there: dev"):
         find_partition(tmp_path, "train-clean-100")
+    for path in (tmp_path / "dev" / "mfcc").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"dev/mfcc: found no \.npy file, expected one per utterance"):
+        find_partition(tmp_path, "dev")
+
+
+def test_paths_are_a_sequence_over_several_folders():
+    first, second = PathList.of(Path("a"), ["1", "2"]), PathList.of(Path("b"), ["3"])
+    both = first + second
+    assert list(both) == [Path("a/1"), Path("a/2"), Path("b/3")]
+    assert (len(both), both[-1]) == (3, Path("b/3"))
+    assert list(both[1:]) == list(both.take([1, 2])) == [Path("a/2"), Path("b/3")]
+    assert both[:2] == first
+    assert both != first
+    assert both[2:] + first == PathList.of(Path("b"), ["3"]) + PathList.of(Path("a"), ["1", "2"])
+    assert first != list(first)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from corpora.layout import find_partition
-from corpora.loading import load_corpus
+from corpora.loading import load_corpus, load_labelled
 from tests.conftest import write_utterance
 from utils.errors import UserError
+from utils.features import FeatureFormat
 
 
 @pytest.fixture
@@ -80,3 +81,69 @@ def test_several_partitions_make_one_corpus(toy_root):
     corpus = load_corpus([train, dev], "mean")
     assert len(corpus) == 96 + 12
     assert corpus.paths == train.features + dev.features
+
+
+def test_statistics_of_a_corpus(tmp_path):
+    for number, frames in enumerate((100, 300, 320)):
+        write_utterance(tmp_path / "dev", f"u{number}", "ABCD", np.ones((frames, 4), np.float32))
+    corpus = load_corpus([find_partition(tmp_path, "dev")], "mean")
+    assert corpus.size == "3 utterances, 0.00 hours"
+    assert corpus.frames_per_character == 60
+    assert corpus.p95_frames == 318
+    for path in (tmp_path / "dev" / "transcripts").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match="no transcripts"):
+        _ = load_corpus([find_partition(tmp_path, "dev")], "mean").transcripts
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (np.ones((30, 4), np.float32), r"found shape \(30, 4\), expected \(20, 4\), as when it was checked"),
+        (b"", "found an empty file, expected a .npy array, as when it was checked"),
+        (None, "found no file, .*as when it was checked"),
+    ],
+)
+def test_a_file_that_changed_since_it_was_checked_is_named(tmp_path, content, found):
+    write_utterance(tmp_path / "dev", "a", "HI", np.ones((20, 4), np.float32))
+    corpus = load_corpus([find_partition(tmp_path, "dev")], "mean", cache="off")
+    path = corpus.paths[0]
+    path.unlink()
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    with pytest.raises(UserError, match=rf"a\.npy: {found}"):
+        corpus.read(0)
+
+
+def test_a_part_of_a_partition_with_a_famous_name_is_a_warning(tmp_path, caplog):
+    write_utterance(tmp_path / "dev-clean", "a", "HI", np.ones((20, 4), np.float32))
+    write_utterance(tmp_path / "dev", "a", "HI", np.ones((20, 4), np.float32))
+    for name, expected in (("dev-clean", ["dev-clean has 1 utterances, the whole of it 2,703"]), ("dev", [])):
+        caplog.clear()
+        load_corpus([find_partition(tmp_path, name)], "mean")
+        warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert warnings == expected
+
+
+def test_all_roles_have_the_features_of_the_first_and_are_reported_together(tmp_path):
+    for partition, dim in (("train", 4), ("dev", 4)):
+        for name in ("a", "b"):
+            write_utterance(tmp_path / partition, name, "HI", np.ones((20, dim), np.float32))
+    roles, reports = {"train": ["train"], "dev": ["dev"]}, tmp_path / "run"
+    train, dev = load_labelled(tmp_path, roles, "mean_variance", reports=reports)
+    assert train.format == dev.format == FeatureFormat(4, True, "mean_variance")
+    assert not reports.exists()
+
+    np.save(tmp_path / "train" / "mfcc" / "a.npy", np.full((20, 4), np.inf))
+    np.save(tmp_path / "dev" / "mfcc" / "b.npy", np.ones((20, 5)))
+    with pytest.raises(UserError) as error:
+        load_labelled(tmp_path, roles, "mean", reports=reports)
+    assert "train/mfcc/a.npy': found inf" in str(error.value)
+    assert "dev/mfcc/b.npy': found shape (20, 5); expected shape (T, 4)" in str(error.value)
+    assert str(error.value).count("data.skip_bad=true") == 1
+    assert "a.npy" in (reports / "findings-train.txt").read_text()
+    assert "b.npy" in (reports / "findings-dev.txt").read_text()
+    corpora = load_labelled(tmp_path, roles, "mean", skip_bad=True)
+    assert [[path.stem for path in corpus.paths] for corpus in corpora] == [["b"], ["a"]]

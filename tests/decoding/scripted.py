@@ -15,13 +15,13 @@ class Scripted:
         self.tables = 2.5 * torch.randn(utterances, 4, V, V, generator=generator)
         self.tables[..., EOS] += ending
 
-    def initial_state(self, memories, rows=1):
-        N = len(memories[0]) * rows
+    def initial_state(self, encoded, rows=1):
+        N = len(encoded[0]) * rows
         return ((torch.zeros(N, dtype=torch.long), torch.zeros(N, dtype=torch.long)),)
 
-    def step(self, token, states, memories):
+    def step(self, token, states, encoded):
         ((before, count),) = states
-        utterance = memories[0].repeat_interleave(len(token) // len(memories[0]))
+        utterance = encoded[0].repeat_interleave(len(token) // len(encoded[0]))
         scores = self.tables[utterance, count % 4, token] + 0.5 * self.tables[utterance, 0, before]
         return scores.log_softmax(-1), ((token, count + 1),)
 

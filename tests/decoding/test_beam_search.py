@@ -11,13 +11,13 @@ from tests.decoding.scripted import CASES, LIMITS, Scripted, V
 from utils.vocabulary import EOS, PAD, SOS
 
 
-def slow_beam(model, memories, limit, K, reward):
+def slow_beam(model, encoded, limit, K, reward):
     """One utterance, hypotheses as Python objects, every rule of beam_search's docstring."""
-    beam, finished = [([], 0.0, model.initial_state(memories))], []
+    beam, finished = [([], 0.0, model.initial_state(encoded))], []
     for step in range(limit + 1):
         continuations = []
         for tokens, score, states in beam:
-            log_probs, after = model.step(torch.tensor([tokens[-1] if tokens else SOS]), states, memories)
+            log_probs, after = model.step(torch.tensor([tokens[-1] if tokens else SOS]), states, encoded)
             allowed = [character for character in range(V) if character not in (PAD, SOS)]
             for character in allowed:
                 if character != EOS or all(log_probs[0, EOS] >= log_probs[0, other] for other in allowed):
@@ -37,9 +37,9 @@ def slow_beam(model, memories, limit, K, reward):
 
 @pytest.mark.parametrize(("seed", "ending"), CASES)
 def test_beam_of_one_equals_greedy(seed, ending):
-    model, memories = Scripted(seed, 6, ending), (torch.arange(6),)
-    beams = beam_search(model, memories, LIMITS, beam_size=1)
-    assert [hypotheses[0].tokens for hypotheses in beams] == greedy_search(model, memories, LIMITS)
+    model, encoded = Scripted(seed, 6, ending), (torch.arange(6),)
+    beams = beam_search(model, encoded, LIMITS, beam_size=1)
+    assert [hypotheses[0].tokens for hypotheses in beams] == greedy_search(model, encoded, LIMITS)
 
 
 @pytest.mark.parametrize(("seed", "ending"), CASES)
@@ -58,46 +58,46 @@ def test_a_wide_beam_finds_the_most_probable_text():
     """Against all texts of up to two of three characters that may end where they end."""
 
     class Tiny(Scripted):
-        def step(self, token, states, memories):
-            log_probs, states = super().step(token, states, memories)
+        def step(self, token, states, encoded):
+            log_probs, states = super().step(token, states, encoded)
             blocked = torch.full_like(log_probs, -math.inf)
             blocked[:, [EOS, 3, 4, 5]] = log_probs[:, [EOS, 3, 4, 5]]
             return blocked, states
 
-    model, memories = Tiny(8, 1), (torch.tensor([0]),)
+    model, encoded = Tiny(8, 1), (torch.tensor([0]),)
     scores = {}
     for text in [[], *([a] for a in (3, 4, 5)), *([a, b] for a in (3, 4, 5) for b in (3, 4, 5))]:
-        states, score, last = model.initial_state(memories), 0.0, SOS
+        states, score, last = model.initial_state(encoded), 0.0, SOS
         for character in [*text, EOS]:
-            log_probs, states = model.step(torch.tensor([last]), states, memories)
+            log_probs, states = model.step(torch.tensor([last]), states, encoded)
             score, last = score + float(log_probs[0, character]), character
         if int(log_probs[0].argmax()) == EOS:
             scores[tuple(text)] = score
     assert len(scores) > 1
     best = max(scores, key=scores.get)
-    (hypotheses,) = beam_search(model, memories, torch.tensor([2]), beam_size=13, length_reward=0.0)
+    (hypotheses,) = beam_search(model, encoded, torch.tensor([2]), beam_size=13, length_reward=0.0)
     assert tuple(hypotheses[0].tokens) == best
     assert hypotheses[0].score == pytest.approx(scores[best], abs=1e-5)
 
 
 def test_a_speaker_who_never_ends_is_cut_at_the_limit():
-    model, memories = Scripted(0, 6, ending=-100.0), (torch.arange(6),)
-    for hypotheses, limit in zip(beam_search(model, memories, LIMITS, 4), LIMITS.tolist(), strict=True):
+    model, encoded = Scripted(0, 6, ending=-100.0), (torch.arange(6),)
+    for hypotheses, limit in zip(beam_search(model, encoded, LIMITS, 4), LIMITS.tolist(), strict=True):
         assert {len(hypothesis.tokens) for hypothesis in hypotheses} == {limit}
-    assert [len(tokens) for tokens in greedy_search(model, memories, LIMITS)] == LIMITS.tolist()
+    assert [len(tokens) for tokens in greedy_search(model, encoded, LIMITS)] == LIMITS.tolist()
 
 
 def test_a_speaker_who_ends_at_once_gives_empty_text():
-    model, memories = Scripted(0, 6, ending=100.0), (torch.arange(6),)
-    assert greedy_search(model, memories, LIMITS) == [[]] * 6
-    assert [hypotheses[0].tokens for hypotheses in beam_search(model, memories, LIMITS, 4)] == [[]] * 6
+    model, encoded = Scripted(0, 6, ending=100.0), (torch.arange(6),)
+    assert greedy_search(model, encoded, LIMITS) == [[]] * 6
+    assert [hypotheses[0].tokens for hypotheses in beam_search(model, encoded, LIMITS, 4)] == [[]] * 6
 
 
 def test_an_end_must_be_the_most_probable_continuation():
     """A cheap early <eos> would win by its short length; the beam only takes it where nothing is more probable."""
 
     class Hasty(Scripted):
-        def step(self, token, states, memories):
+        def step(self, token, states, encoded):
             ((_, count),) = states
             log_probs = torch.full((len(token), V), -20.0)
             log_probs[:, 3] = -0.9

@@ -1,3 +1,5 @@
+"""Which hypothesis of a beam is the answer."""
+
 import math
 import random
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from decoding import ctc_prefix
 from decoding.beam_search import beam_search
 from decoding.greedy import greedy_search
 from decoding.language_model import train_language_model
@@ -18,9 +19,9 @@ def test_a_model_decodes_a_batch_as_it_does_one_by_one(make_las, speech, attenti
     limits = character_limits(lengths)
 
     def decode_rows(rows):
-        memories = recogniser.encode(features[rows, : lengths[rows].max()], lengths[rows])
-        greedy = greedy_search(recogniser, memories, limits[rows])
-        return greedy, beam_search(recogniser, memories, limits[rows], 4)
+        encoded = recogniser.encode(features[rows, : lengths[rows].max()], lengths[rows])
+        greedy = greedy_search(recogniser, encoded, limits[rows])
+        return greedy, beam_search(recogniser, encoded, limits[rows], 4)
 
     greedy, beams = decode_rows(slice(0, 3))
     assert any(greedy)
@@ -38,11 +39,33 @@ def test_an_ensemble_averages_log_probabilities(make_las, speech):
 
     def first_step(models):
         recogniser = Recogniser(models)
-        memories = recogniser.encode(features, lengths)
-        return recogniser.step(token, recogniser.initial_state(memories), memories)[0]
+        encoded = recogniser.encode(features, lengths)
+        return recogniser.step(token, recogniser.initial_state(encoded), encoded)[0]
 
     expected = (first_step(models[:1]) + first_step(models[1:])) / 2
     torch.testing.assert_close(first_step(models), expected)
+
+
+def test_the_ctc_branch_has_its_share_of_a_score(make_las, speech):
+    """(1 - w) log P_attention + w log P_ctc; in an ensemble, a model without the branch counts with its attention."""
+    w, models, token = 0.3, [make_las(0), make_las(1, ctc=False)], torch.full((3,), SOS)
+
+    def first_step(models, weight):
+        recogniser = Recogniser(models, weight)
+        encoded = recogniser.encode(*speech)
+        return recogniser.step(token, recogniser.initial_state(encoded), encoded)[0]
+
+    branch = models[0].listen(*speech)
+    frames = ctc_prefix.prepare(branch.ctc_log_probs, branch.ctc_lengths)
+    ctc, _ = ctc_prefix.step(token, ctc_prefix.initial_state(frames, rows=1), frames)
+    mixed = (1 - w) * first_step(models[:1], 0.0) + w * ctc
+    torch.testing.assert_close(first_step(models[:1], w), mixed, check_dtype=False)
+    expected = (mixed + first_step(models[1:], 0.0)) / 2
+    torch.testing.assert_close(first_step(models, w), expected, check_dtype=False)
+
+
+def test_limits_leave_room_for_fast_speech():
+    assert character_limits(torch.tensor([1, 30, 1500])).tolist() == [10, 20, 510]
 
 
 def test_select_rows_takes_rows_of_every_tensor_and_keeps_the_kind_of_tuple():
@@ -63,9 +86,9 @@ def test_a_language_model_is_added_with_its_weight(make_las, speech):
 
     def second_step(*fusion):
         recogniser = Recogniser([model], 0.0, *fusion)
-        heard = recogniser.encode(*speech)
-        _, states = recogniser.step(torch.full((3,), SOS), recogniser.initial_state(heard), heard)
-        return recogniser.step(token, states, heard)[0]
+        encoded = recogniser.encode(*speech)
+        _, states = recogniser.step(torch.full((3,), SOS), recogniser.initial_state(encoded), encoded)
+        return recogniser.step(token, states, encoded)[0]
 
     _, state = language_model.step(torch.full((3,), SOS), language_model.initial_state(3))
     expected = second_step() + 0.7 * language_model.step(token, state)[0]

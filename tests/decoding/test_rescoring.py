@@ -1,4 +1,4 @@
-"""Evidence kept apart adds up to what the beam mixed, and to what torch and the models say one by one."""
+"""Scores kept apart by source add up to what the beam mixed, and to what torch and the models say one by one."""
 
 import pytest
 import torch
@@ -14,20 +14,20 @@ TEXTS = ["THE CAT", "A CAT", "THE DOG SAT"]
 
 
 @pytest.mark.parametrize("weights", [Weights(0.0, 0.0, 0.1), Weights(0.4, 0.0, 0.0), Weights(0.3, 0.5, 0.2)])
-def test_the_beams_scores_are_the_evidence_combined(make_las, speech, weights):
+def test_the_beams_scores_are_the_sources_combined(make_las, speech, weights):
     models = [make_las(seed, scale=2.0) for seed in (0, 1)]
     for model in models:
         model.speller.output_bias.data[EOS] += 3.0  # so that texts end before the limit
     recogniser = Recogniser(models, weights.ctc_weight, train_language_model(TEXTS, 3), weights.lm_weight)
-    heard = recogniser.encode(*speech)
+    encoded = recogniser.encode(*speech)
     limits = character_limits(speech[1])
-    beams = beam_search(recogniser, heard, limits, 4, weights.length_reward)
+    beams = beam_search(recogniser, encoded, limits, 4, weights.length_reward)
     texts = [[hypothesis.tokens for hypothesis in beam] for beam in beams]
     checked = 0
-    for beam, evidence, limit in zip(beams, score_hypotheses(recogniser, heard, texts), limits.tolist(), strict=True):
+    for beam, scores, limit in zip(beams, score_hypotheses(recogniser, encoded, texts), limits.tolist(), strict=True):
         if weights.ctc_weight == 0:  # the recogniser did not prepare it
-            evidence = evidence._replace(ctc=torch.zeros_like(evidence.attention))
-        for hypothesis, expected in zip(beam, combine(evidence, weights).tolist(), strict=True):
+            scores = scores._replace(ctc=torch.zeros_like(scores.attention))
+        for hypothesis, expected in zip(beam, combine(scores, weights).tolist(), strict=True):
             if len(hypothesis.tokens) < limit:  # a hypothesis cut at the limit has no <eos> to count
                 assert hypothesis.score == pytest.approx(expected, rel=1e-3)
                 checked += 1
@@ -38,21 +38,21 @@ def test_each_source_alone(make_las, speech):
     model, features, lengths = make_las(2, scale=2.0), *speech
     language_model = train_language_model(TEXTS, 3)
     recogniser = Recogniser([model], 0.5, language_model, 0.1)
-    heard = recogniser.encode(features, lengths)
+    encoded = recogniser.encode(features, lengths)
     texts = ["CAT", "", "A"]
     hypotheses = [[encode(text)[1:-1]] * (row + 1) for row, text in enumerate(texts)]  # 1, 2 and 3 of them
-    found = score_hypotheses(recogniser, heard, hypotheses)
-    assert [len(evidence.length) for evidence in found] == [1, 2, 3]
-    for row, (text, evidence) in enumerate(zip(texts, found, strict=True)):
+    found = score_hypotheses(recogniser, encoded, hypotheses)
+    assert [len(scores.length) for scores in found] == [1, 2, 3]
+    for row, (text, scores) in enumerate(zip(texts, found, strict=True)):
         tokens = torch.tensor([encode(text)])
         with torch.no_grad():
             alone = features[row : row + 1, : lengths[row]], lengths[row : row + 1]
-            logits, _, encoded = model(*alone, tokens[:, :-1])
+            logits, _, output = model(*alone, tokens[:, :-1])
         attention = logits.log_softmax(-1).gather(2, tokens[:, 1:, None]).sum()
         ctc = F.ctc_loss(
-            encoded.ctc_log_probs.transpose(0, 1),
+            output.ctc_log_probs.transpose(0, 1),
             tokens[:, 1:-1],
-            encoded.ctc_lengths,
+            output.ctc_lengths,
             torch.tensor([len(text)]),
             reduction="sum",
         )
@@ -60,7 +60,7 @@ def test_each_source_alone(make_las, speech):
         for before, after in zip(encode(text), [*encode(text)[1:]], strict=False):
             log_probs, state = language_model.step(torch.tensor([before]), state)
             lm += float(log_probs[0, after])
-        assert evidence.attention.tolist() == pytest.approx([float(attention)] * (row + 1), abs=1e-3)
-        assert evidence.ctc.tolist() == pytest.approx([-float(ctc)] * (row + 1), abs=1e-3)
-        assert evidence.lm.tolist() == pytest.approx([lm] * (row + 1), abs=1e-4)
-        assert evidence.length.tolist() == [len(text) + 1] * (row + 1)
+        assert scores.attention.tolist() == pytest.approx([float(attention)] * (row + 1), abs=1e-3)
+        assert scores.ctc.tolist() == pytest.approx([-float(ctc)] * (row + 1), abs=1e-3)
+        assert scores.lm.tolist() == pytest.approx([lm] * (row + 1), abs=1e-4)
+        assert scores.length.tolist() == [len(text) + 1] * (row + 1)

@@ -1,3 +1,5 @@
+"""Both kinds of attention against their equations."""
+
 import math
 
 import pytest
@@ -76,3 +78,10 @@ def test_location_attention_reads_where_it_was(inputs):
 def test_heads_must_divide_dim():
     with pytest.raises(ValueError, match=r"multiple of model\.attention\.heads"):
         DotAttention(5, 7, dim=8, heads=3)
+
+
+def test_location_attention_without_its_past_is_refused(inputs):
+    query, memory, _ = inputs
+    attention = LocationAttention(5, 7, dim=8, heads=2)
+    with pytest.raises(ValueError, match="weights of the steps before"):
+        attention(query, attention.project(memory, LENGTHS))

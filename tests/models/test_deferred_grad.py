@@ -1,8 +1,9 @@
 """Gradients of weights taken once after a loop equal those that autograd adds up step by step."""
 
+import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from models import deferred_grad
 from models.deferred_grad import DeferredWeightGrad, matmul
 
 STEPS = 7
@@ -35,17 +36,34 @@ def test_values_and_gradients_are_those_of_plain_products():
         torch.testing.assert_close(plain, deferred)
 
 
-def test_the_gradient_of_a_weight_is_one_product(monkeypatch):
-    """Of all steps together: the operands are as long as the loop."""
-    lengths, cat = [], torch.cat
+class CountProducts(TorchDispatchMode):
+    """Counts the matrix products that torch carries out."""
 
-    def counted(tensors, dim):
-        lengths.append(len(tensors))
-        return cat(tensors, dim=dim)
+    def __init__(self):
+        super().__init__()
+        self.count = 0
 
-    monkeypatch.setattr(deferred_grad.torch, "cat", counted)
-    loop(DeferredWeightGrad(), *inputs()).sum().backward()
-    assert lengths == [STEPS] * 4  # inputs and gradients, of two weights
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("deferred", "of_a_weight"), [(False, STEPS), (True, 1)])
+def test_the_gradient_of_a_weight_is_one_product(deferred, of_a_weight):
+    """Autograd takes one per step. Either way the gradient of the input takes one per step and weight."""
+    outputs = loop(DeferredWeightGrad() if deferred else matmul, *inputs())
+    with CountProducts() as products:
+        outputs.sum().backward()
+    assert products.count == 2 * STEPS + 2 * of_a_weight
+
+
+def test_a_weight_that_needs_no_gradient_passes_it_on_to_the_input():
+    found = []
+    for product in (matmul, DeferredWeightGrad()):
+        x, weight, other = inputs()
+        loop(product, x, weight.detach(), other.detach()).sum().backward()
+        found.append(x.grad)
+    torch.testing.assert_close(*found)
 
 
 def test_without_gradients_nothing_is_kept():

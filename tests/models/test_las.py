@@ -1,7 +1,9 @@
+"""The losses, written out and enumerated; gradients of the whole model."""
+
 import pytest
 import torch
 
-from models.las import GUIDE_WIDTH, las_loss, off_diagonal
+from models.las import GUIDE_WIDTH, character_limit, las_loss, off_diagonal
 
 TOKENS = torch.tensor([[1, 5, 9, 4, 2], [1, 8, 8, 2, 0], [1, 4, 2, 0, 0]])
 LENGTHS = torch.tensor([5, 4, 3])
@@ -70,6 +72,30 @@ def test_ctc_branch_is_optional_and_survives_impossible_transcripts(make_las, sp
     loss.total.backward()
     assert torch.isfinite(loss.total)
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+def test_where_nothing_is_spelled_the_loss_is_ctc_alone(make_las, speech):
+    """As in the epochs of training.ctc_epochs, whatever the weight."""
+    model = make_las()
+    spelled, _, encoded = model(*speech, TOKENS[:, :-1])
+    logits, attention, alone = model(*speech, None)
+    assert logits is attention is None
+    torch.testing.assert_close(alone.ctc_log_probs, encoded.ctc_log_probs)
+    loss = las_loss(None, alone, TOKENS, LENGTHS, ctc_weight=0.3)
+    assert loss.total == loss.ctc > 0
+    assert loss.attention == 0
+    torch.testing.assert_close(loss.ctc, las_loss(spelled, encoded, TOKENS, LENGTHS, ctc_weight=0.3).ctc)
+    with pytest.raises(ValueError, match="without a CTC branch"):
+        las_loss(None, make_las(ctc=False)(*speech, None)[2], TOKENS, LENGTHS)
+
+
+def test_the_character_limit_is_what_the_ctc_branch_has_steps_for(make_las, small_settings):
+    limit = character_limit(**small_settings)
+    model = make_las()
+    for frames in (1, 9, 30, 41):
+        encoded = model.listen(torch.zeros(1, frames, 12), torch.tensor([frames]))
+        assert limit(frames) == int(encoded.ctc_lengths)
+    assert character_limit(**{**small_settings, "ctc": False})(41) == 20
 
 
 @pytest.mark.parametrize("kind", ["dot", "location"])

@@ -1,6 +1,9 @@
+"""Both Spellers: single steps, whole transcripts, sampling, dropout, gradients."""
+
 import pytest
 import torch
 
+from models import speller as speller_module
 from models.speller import CellState
 from utils.vocabulary import SOS
 
@@ -98,12 +101,43 @@ def test_sampled_characters_follow_the_spellers_distribution(make_las, speech):
     assert expected.max() < 0.9
 
 
-def test_dropout_masks_are_locked_over_steps(make_las, speech):
-    """In training, a constant input gives the same embedding mask at every step: masks are drawn once a sequence."""
-    model = make_las(speller={"dropout": 0.5}).train()
+@pytest.mark.parametrize("feeding", [True, False])
+def test_dropout_of_characters_is_locked_over_steps(make_las, speech, feeding):
+    """In training, one mask per utterance: of a repeated character the same entries are dropped at every step."""
+    attention = {"kind": "location" if feeding else "dot"}
+    model = make_las(attention=attention, speller={"dropout": 0.5, "input_feeding": feeding}).train()
     masks = model.speller._dropout_masks(TOKENS, layers=1)
     assert [mask.shape for mask in masks] == [(3, 32), (3, 64)]
     assert {0.0, 2.0} == set(masks[0].unique().tolist())
+    dropped, drop = [], speller_module._drop
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speller_module, "_drop", lambda x, mask: dropped.append(drop(x, mask)) or dropped[-1])
+        model.speller(torch.full((3, 5), 7), model.listen(*speech).memory)
+    embedded = next(x for x in dropped if x.shape == (3, 5, 32))
+    assert torch.equal(embedded, embedded[:, :1].expand_as(embedded))
+    assert not torch.equal(embedded[0], embedded[1])
+    assert all(mask is None for mask in model.eval().speller._dropout_masks(TOKENS, layers=1))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_parallel_speller_samples_from_what_it_predicts_along_the_truth(make_las, speech, layers, monkeypatch):
+    """Drawn characters stand one step after the distribution that they are drawn from; <sos> is never replaced."""
+    model = make_las(attention={"kind": "dot"}, speller={"input_feeding": False, "layers": layers})
+    memory = model.listen(*speech).memory
+    along_truth, _ = model.speller(TOKENS, memory)
+    monkeypatch.setattr(speller_module, "_draw", lambda logits: logits.argmax(-1))
+    most_probable = torch.cat([TOKENS[:, :1], along_truth.argmax(-1)[:, :-1]], dim=1)
+    expected = {0.0: model.speller(most_probable, memory), 1.0: model.speller(TOKENS, memory)}
+    assert not torch.allclose(expected[0.0][0], expected[1.0][0])
+    for rate, (logits, attention) in expected.items():
+        found = model.speller(TOKENS, memory, rate)
+        torch.testing.assert_close(found[0], logits)
+        torch.testing.assert_close(found[1], attention)
+
+
+def test_the_parallel_speller_takes_no_attention_that_sees_its_past(make_las):
+    with pytest.raises(ValueError, match=r"input_feeding=false needs an attention that does not see its past"):
+        make_las(attention={"kind": "location"}, speller={"input_feeding": False})
 
 
 @pytest.mark.parametrize("kind", ["dot", "location"])

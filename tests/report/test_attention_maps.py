@@ -1,7 +1,15 @@
+"""Pictures of attention, and the maps that are kept for the page."""
+
+import base64
+import io
+import json
+
 import numpy as np
 from matplotlib.image import imread
+from PIL import Image
 
-from report.attention_maps import save_attention_maps, save_first_and_best
+from report import attention_maps
+from report.attention_maps import draw_epoch, keep_maps, kept_maps, save_attention_maps, save_first_and_best
 from training.evaluate import AttentionMap
 
 
@@ -36,3 +44,80 @@ def test_long_transcripts_make_a_picture_of_bounded_size(tmp_path):
     attention = AttentionMap("long", ["A"] * 600, weights, 30.0)
     save_attention_maps(tmp_path / "long.png", [attention], "epoch 1")
     assert max(imread(tmp_path / "long.png").shape) <= 2400
+
+
+def test_the_first_epoch_stands_beside_the_best_so_far(tmp_path, monkeypatch):
+    """Of the utterance in the middle; an epoch that is not the best leaves the picture as it is."""
+    pairs = []
+    monkeypatch.setattr(attention_maps, "save_first_and_best", lambda *drawn: pairs.append(drawn))
+
+    def draw(epoch, weight, is_best):
+        maps = [make_map(np.full((6, 6), share)) for share in (0.0, weight, 1.0)]
+        row = {"dev_distance": 40 / epoch, "dev_monotonicity": 0.5}
+        draw_epoch(tmp_path / "attention", epoch, maps, row, is_best)
+
+    draw(1, 0.1, True)
+    draw(2, 0.2, False)
+    draw(3, 0.3, True)
+    assert [path.name for path, *_ in pairs] == ["first-and-best.png"] * 2
+    path, first, best, titles = pairs[-1]
+    assert path.parent == tmp_path / "attention"
+    assert [float(drawn.weights[0, 0]) for drawn in (first, best)] == [0.1, 0.3]
+    assert titles == ["epoch 1, distance 40.00", "epoch 3, distance 13.33"]
+    names = {path.name for path in (tmp_path / "attention").iterdir()}
+    assert names == {"first-epoch.npz", "epoch-001.png", "epoch-002.png", "epoch-003.png"}
+
+
+# ----------------------------------------------------------------------------------------------------- kept for a page
+
+
+def grey(folder, epoch):
+    """What is kept of the first map of an epoch: its entry, and its grey values."""
+    kept = json.loads((folder / f"epoch-{epoch:03d}.json").read_text(encoding="utf-8"))["maps"][0]
+    return kept, np.array(Image.open(io.BytesIO(base64.b64decode(kept["png"]))))
+
+
+def test_a_kept_map_is_grey_as_the_square_root_of_its_weights(tmp_path):
+    weights = np.array([[0.0, 1.0, 0.25, 0.01], [1.5, 0.5, 0.0, 0.0]])
+    keep_maps(tmp_path, 7, [AttentionMap("dev-1", ["A", "<eos>"], weights, 1.2)])
+    kept, picture = grey(tmp_path, 7)
+    assert {key: kept[key] for key in ("utterance", "characters", "seconds")} == {
+        "utterance": "dev-1",
+        "characters": ["A", "<eos>"],
+        "seconds": 1.2,
+    }
+    np.testing.assert_allclose(picture, 255 * np.sqrt(weights.clip(0, 1)), atol=255 / 63 / 2 + 0.5)
+
+
+def test_a_long_kept_map_is_narrowed_to_the_largest_of_neighbours(tmp_path):
+    weights = np.zeros((2, 1201))
+    weights[0, 601], weights[1, 1200] = 1.0, 1.0
+    keep_maps(tmp_path, 1, [AttentionMap("dev-1", ["A", "<eos>"], weights, 12.0)])
+    _, picture = grey(tmp_path, 1)
+    assert picture.shape == (2, 401)
+    assert [row.nonzero()[0].tolist() for row in picture] == [[200], [400]]
+    assert set(picture[picture > 0].tolist()) == {255}
+
+
+def test_epochs_of_maps_are_thinned_to_a_budget_and_the_best_stays(tmp_path):
+    generator = np.random.default_rng(0)
+    for epoch in range(1, 31):
+        weights = generator.dirichlet(np.ones(200), size=50)
+        keep_maps(tmp_path, epoch, [AttentionMap("u", ["A"] * 49 + ["<eos>"], weights, 8.0)])
+    size = (tmp_path / "epoch-001.json").stat().st_size
+    assert len(kept_maps(tmp_path, 31 * size)["epochs"]) == 30
+    kept = kept_maps(tmp_path, 9 * size, always=[14])
+    epochs = [one["epoch"] for one in kept["epochs"]]
+    assert len(epochs) <= 9
+    assert {1, 14, 30} <= set(epochs)
+    assert epochs == sorted(epochs)
+    assert kept["of"] == 30
+    assert kept_maps(tmp_path / "none", 10)["epochs"] == []
+
+
+def test_maps_of_another_dev_partition_are_left_out(tmp_path):
+    keep_maps(tmp_path, 1, [AttentionMap("other", ["A"], np.ones((1, 4)), 1.0)])
+    keep_maps(tmp_path, 2, [AttentionMap("u", ["A"], np.ones((1, 4)), 1.0)])
+    kept = kept_maps(tmp_path, 10**6)
+    assert kept["utterances"] == [{"utterance": "u", "characters": ["A"], "seconds": 1.0}]
+    assert [one["epoch"] for one in kept["epochs"]] == [2]

@@ -10,12 +10,9 @@ import pandas as pd
 import pytest
 
 from report import build
-from report.__main__ import main
-from report.attention_maps import keep_maps, kept_maps
-from report.build import RunReport, differences, fill_page, gather, write_report
+from report.attention_maps import keep_maps
+from report.build import RunReport, differences, fill_page, write_report
 from training.evaluate import AttentionMap, Evaluation, Prediction
-from utils.cli import run_command
-from utils.errors import UserError
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
 
@@ -112,30 +109,6 @@ def test_the_page_reaches_for_nothing_outside(run_folder):
     assert set(re.findall(r"https?://[\w./]+", page)) == {"http://www.w3.org/2000/svg"}
 
 
-def test_epochs_of_maps_are_thinned_to_a_budget_and_the_best_stays(tmp_path):
-    generator = np.random.default_rng(0)
-    for epoch in range(1, 31):
-        weights = generator.dirichlet(np.ones(200), size=50)
-        keep_maps(tmp_path, epoch, [AttentionMap("u", ["A"] * 49 + ["<eos>"], weights, 8.0)])
-    size = (tmp_path / "epoch-001.json").stat().st_size
-    assert len(kept_maps(tmp_path, 31 * size)["epochs"]) == 30
-    kept = kept_maps(tmp_path, 9 * size, always=[14])
-    epochs = [one["epoch"] for one in kept["epochs"]]
-    assert len(epochs) <= 9
-    assert {1, 14, 30} <= set(epochs)
-    assert epochs == sorted(epochs)
-    assert kept["of"] == 30
-    assert kept_maps(tmp_path / "none", 10)["epochs"] == []
-
-
-def test_maps_of_another_dev_partition_are_left_out(tmp_path):
-    keep_maps(tmp_path, 1, [AttentionMap("other", ["A"], np.ones((1, 4)), 1.0)])
-    keep_maps(tmp_path, 2, [AttentionMap("u", ["A"], np.ones((1, 4)), 1.0)])
-    kept = kept_maps(tmp_path, 10**6)
-    assert kept["utterances"] == [{"utterance": "u", "characters": ["A"], "seconds": 1.0}]
-    assert [one["epoch"] for one in kept["epochs"]] == [2]
-
-
 def test_two_hundred_epochs_of_a_large_dev_partition_stay_below_10_mb(tmp_path):
     """Maps as noisy as they get, of 16 s each; 2,703 utterances of LibriSpeech's length."""
     generator = np.random.default_rng(0)
@@ -184,15 +157,3 @@ def test_a_report_that_cannot_be_written_is_a_line(broken, tmp_path, caplog):
     assert record.levelname == "WARNING"
     assert record.exc_info[0] is not None  # the log file has its traceback
     assert (tmp_path / "report.html").read_bytes() == before
-
-
-def test_redrawn_by_hand(run_folder, tmp_path, monkeypatch, capsys):
-    shutil.copytree(run_folder, tmp_path / "run")
-    (tmp_path / "run" / "report.html").unlink()
-    monkeypatch.setattr("sys.argv", ["report", str(tmp_path / "run")])
-    run_command(main)
-    assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "report.html")
-    assert len(gather(tmp_path / "run")["splits"]) == 2
-    monkeypatch.setattr("sys.argv", ["report", str(tmp_path)])
-    with pytest.raises(UserError, match=r"found neither metrics\.csv nor predictions"):
-        main()

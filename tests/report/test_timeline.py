@@ -1,9 +1,14 @@
 """One time axis for words, features and attention."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 from matplotlib.image import imread
 
-from report.timeline import save_timeline
+from decoding.recordings import Piece, Recording, Word
+from report.timeline import draw_recordings, save_timeline
+from utils.errors import UserError
 from utils.features import FeatureConfig
 
 
@@ -32,3 +37,37 @@ def test_long_pieces_make_pictures_of_bounded_size(tmp_path):
     height, width = imread(tmp_path / "a.png").shape[:2]
     assert width <= 2200
     assert height <= 1200
+
+
+def recording(name: str, pieces: int) -> Recording:
+    """A transcribed file of that many pieces of a second."""
+    words = [Word("A", 0.2, 0.4, slice(0, 1))]
+    spoken = [
+        Piece(float(start), start + 1.0, np.eye(100, 28), "A", np.ones((2, 25)) / 25, words) for start in range(pieces)
+    ]
+    return Recording(Path(name), float(pieces), spoken)
+
+
+def test_a_picture_for_each_piece_under_a_name_of_its_own(tmp_path, caplog):
+    """Numbered where there are several pieces, or several recordings of one name; none where nobody speaks."""
+    files = [recording("x/a.wav", 1), recording("y/b.flac", 2), recording("z/b.wav", 1), recording("c.wav", 0)]
+    draw_recordings(files, tmp_path / "new" / "pictures", FeatureConfig())
+    expected = ["2-b-01.png", "2-b-02.png", "3-b.png", "a.png"]
+    assert sorted(path.name for path in (tmp_path / "new" / "pictures").iterdir()) == expected
+    assert f"{tmp_path / 'new' / 'pictures' / '2-b-02.png'}: b.flac, 1.0 to 2.0 s" in caplog.messages
+    assert len(caplog.messages) == 4
+
+
+@pytest.mark.parametrize(("pieces", "names"), [(1, ["a.PNG"]), (2, ["a-01.png", "a-02.png"])])
+def test_a_single_recording_may_name_its_picture(tmp_path, pieces, names):
+    draw_recordings([recording("speech.wav", pieces)], tmp_path / "new" / "a.PNG", FeatureConfig())
+    found = sorted(path.name.lower() for path in (tmp_path / "new").iterdir())
+    assert found == [name.lower() for name in names]
+
+
+def test_where_no_picture_can_be_drawn_one_message_says_so(tmp_path):
+    with pytest.raises(UserError, match=r"--plot: found a\.png for 2 recordings, expected a folder"):
+        draw_recordings([recording("a", 1), recording("b", 1)], Path("a.png"), FeatureConfig())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--plot: cannot write into .*file"):
+        draw_recordings([recording("a", 1)], tmp_path / "file", FeatureConfig())

@@ -1,10 +1,21 @@
+"""Checkpoint files: whole, without code, and what their models are."""
+
 import pickle
 
 import pytest
 import torch
 
-from utils.checkpoint import load_checkpoint, load_models, model_from, save_checkpoint
+from utils.checkpoint import (
+    check_finite,
+    describe_model,
+    load_checkpoint,
+    load_models,
+    model_from,
+    previous,
+    save_checkpoint,
+)
 from utils.errors import UserError
+from utils.features import FeatureConfig, FeatureFormat
 from utils.vocabulary import VOCABULARY
 
 
@@ -84,3 +95,53 @@ def test_models_of_other_features_are_no_ensemble(checkpoint, tmp_path):
     save_checkpoint(tmp_path / "b.pt", {**checkpoint, "features": {**checkpoint["features"], "dim": 15}})
     with pytest.raises(UserError, match=r"b\.pt: found features of dim 15, expected 12, as in .*a\.pt"):
         load_models([tmp_path / "a.pt", tmp_path / "b.pt"])
+
+
+def test_the_checkpoint_before_is_kept_where_that_is_asked_for(checkpoint, tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint, keep_previous=True)
+    assert not previous(path).exists()
+    save_checkpoint(path, {**checkpoint, "epoch": 2}, keep_previous=True)
+    save_checkpoint(path, {**checkpoint, "epoch": 3}, keep_previous=True)
+    assert [load_checkpoint(one)["epoch"] for one in (path, previous(path))] == [3, 2]
+    save_checkpoint(path, {**checkpoint, "epoch": 4})
+    assert [load_checkpoint(one)["epoch"] for one in (path, previous(path))] == [4, 2]
+    assert previous(path).name == "last.previous.pt"
+
+
+def test_a_flipped_byte_is_found_by_its_checksum(checkpoint, tmp_path):
+    """torch.load would not notice it in the weights."""
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, checkpoint)
+    content = bytearray(path.read_bytes())
+    weights = checkpoint["model"]["speller.output.weight"].numpy().tobytes()
+    content[bytes(content).index(weights) + 10] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"last\.pt: cannot be read as a checkpoint \(the checksum of .* is wrong\)"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_no_model(checkpoint, tmp_path, value):
+    names = sorted(name for name, weight in checkpoint["model"].items() if weight.numel() > 1)[:5]
+    for name in names:
+        checkpoint["model"][name].view(-1)[-1] = value
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    with pytest.raises(UserError, match=r"a\.pt: found weights that are not finite \(.*, .*, .* and 2 more\)"):
+        load_models([tmp_path / "a.pt"])
+    check_finite("a", {"step": 3, "weight": torch.ones(2)})
+
+
+def test_an_ensemble_is_what_its_checkpoints_say(checkpoint, small_settings, tmp_path, caplog):
+    """The shortest of the usual lengths; a feature configuration if all of them have one."""
+    features, mel = FeatureFormat(12, True, "mean"), FeatureConfig(n_mels=12)
+    paths = [tmp_path / f"{name}.pt" for name in "ab"]
+    for path, frames in zip(paths, (900, 700), strict=True):
+        described = describe_model(small_settings, features, mel, frames)
+        save_checkpoint(path, {"model": checkpoint["model"], "epoch": 7, **described})
+    loaded = load_models(paths)
+    assert len(loaded.models) == 2
+    assert loaded[1:] == (features, mel, 700)
+    assert caplog.messages == [f"decoding with {path}, epoch 7" for path in paths]
+    save_checkpoint(paths[0], checkpoint)  # from before there were feature configurations
+    assert load_models(paths)[1:] == (features, None, 700)

@@ -1,4 +1,4 @@
-"""What is kept of how features were made, and what is refused."""
+"""How features are computed: what is kept of it, old names, what is refused."""
 
 import json
 from dataclasses import asdict
@@ -39,6 +39,36 @@ def test_files_with_old_names_and_from_before_there_were_cepstra(tmp_path):
     assert set(json.loads((tmp_path / "new" / FILE).read_text())) == set(asdict(expected))
 
 
+OTHER = FeatureConfig(40, 13, 20.0, 3900.0, 8000, 200, 80, 256)  # no entry has its default
+PAIRS = [
+    ("bands", "n_mels"),
+    ("cepstra", "n_mfcc"),
+    ("lowest", "f_min"),
+    ("highest", "f_max"),
+    ("rate", "sample_rate"),
+    ("window", "win_length"),
+    ("hop", "hop_length"),
+    ("fft", "n_fft"),
+]
+
+
+@pytest.mark.parametrize("pairs", [*([pair] for pair in PAIRS), PAIRS])
+def test_old_names_are_read_as_the_new_ones(tmp_path, pairs):
+    """One of them among new names, and all of them together."""
+    old = {new: name for name, new in pairs}
+    found = {old.get(name, name): value for name, value in asdict(OTHER).items()}
+    assert found.keys() != asdict(OTHER).keys()
+    (tmp_path / FILE).write_text(json.dumps(found))
+    assert read_feature_config(tmp_path) == OTHER
+
+
+@pytest.mark.parametrize("name", ["band", "mels", "n_mel", "N_MELS", "samplerate", "kind", "", "0"])
+def test_names_that_are_neither_old_nor_new_are_refused(tmp_path, name):
+    (tmp_path / FILE).write_text(json.dumps({**asdict(OTHER), name: 28}))
+    with pytest.raises(UserError, match=rf"features\.json: found {name!r}, expected a feature configuration of n_mels"):
+        read_feature_config(tmp_path)
+
+
 def test_said_in_words():
     assert str(FeatureConfig()) == "28 log mel bands, 0 to 8000 Hz, 25 ms windows every 10 ms, at 16,000 Hz"
     assert str(FeatureConfig(n_mels=40, n_mfcc=13)).startswith("13 cepstra of 40 mel bands")
@@ -66,13 +96,13 @@ def test_nonsense_is_refused(change, message):
 
 
 @pytest.mark.parametrize("content", [b"", b"[1", b"[1, 2]", b"3", b"\xff\xfe", b"[" * 100_000])
-def test_files_that_are_no_recipe(content, tmp_path):
+def test_files_that_are_no_feature_configuration(content, tmp_path):
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(UserError, match=r"features\.json: "):
         read_feature_config(tmp_path)
 
 
-def test_a_run_keeps_to_its_recipe(tmp_path):
+def test_a_run_keeps_to_its_feature_configuration(tmp_path):
     assert training_feature_config(tmp_path, 28, None) is None
     # resumed: the corpus has lost its file
     assert training_feature_config(tmp_path, 28, FeatureConfig()) == FeatureConfig()

@@ -1,6 +1,12 @@
+"""Files that are whole or absent; YAML, CSV and lines as people write them."""
+
+import errno
+import os
+
 import pytest
 
-from utils.files import atomic_write
+from utils.errors import UserError
+from utils.files import atomic_write, flatten, parse_yaml, read_csv, read_lines, to_yaml, write_csv
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -26,3 +32,102 @@ def test_the_old_file_stays_where_writing_fails(tmp_path):
         write_half()
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_the_new_content_is_on_the_disk_before_the_old_file_goes(tmp_path, monkeypatch):
+    path, order = tmp_path / "table.csv", []
+    path.write_text("old")
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: order.append(path.read_text()) or sync(number))
+    monkeypatch.setattr(os, "replace", lambda *names: order.append("replaced") or replace(*names))
+    with atomic_write(path) as temporary:
+        temporary.write_text("new")
+    assert order == ["old", "replaced"]
+
+
+@pytest.mark.parametrize("filename", [None, "another"])
+def test_a_disk_error_names_the_file(tmp_path, filename):
+    """write() on a full disk does not tell which file it was."""
+    path = tmp_path / "last.pt"
+    with pytest.raises(OSError, match="No space") as raised, atomic_write(path):
+        raise OSError(errno.ENOSPC, "No space left on device", filename)
+    assert raised.value.filename == (filename or str(path))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("-2E+5", -2e5),
+        ("1.e3", 1000.0),
+        ("1.5", 1.5),
+        ("3", 3),
+        ("e5", "e5"),
+        ("1e", "1e"),
+        ("'1e3'", "1e3"),
+    ],
+)
+def test_numbers_in_yaml_are_numbers(text, value):
+    """YAML 1.1 takes 1e-3 for text."""
+    found = parse_yaml(f"key: {text}")["key"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_settings_read_back_as_they_were_written():
+    settings = {"b": {"x": 1e-5, "y": [1, {"z": None}]}, "a": "한", "off": "off", "whole": "12", "point": "1.5"}
+    text = to_yaml(settings)
+    assert parse_yaml(text) == settings
+    assert list(parse_yaml(text)) == list(settings)
+    assert "한" in text
+    assert flatten(settings) == {
+        "b.x": 1e-5,
+        "b.y": [1, {"z": None}],
+        "a": "한",
+        "off": "off",
+        "whole": "12",
+        "point": "1.5",
+    }
+
+
+@pytest.mark.parametrize("text", ["3e-4", "1e3", "2.E5"])
+def test_text_that_looks_like_a_number_reads_back_as_text(text):
+    """A run called after its learning rate: run.name=3e-4."""
+    assert parse_yaml(to_yaml({"name": text})) == {"name": text}
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"", []),
+        (b"a\nb", ["a", "b"]),
+        (b"a\r\nb\rc\n", ["a", "b", "c"]),
+        (b"\xef\xbb\xbfa\n\nb\n", ["a", "", "b"]),
+        ("a\u2028b\x0bc\x85d\n".encode(), ["a\u2028b\x0bc\x85d"]),
+    ],
+)
+def test_only_line_breaks_end_a_line(tmp_path, content, lines):
+    (tmp_path / "text").write_bytes(content)
+    assert read_lines(tmp_path / "text") == lines
+
+
+def test_tables_are_read_back_whatever_their_cells_hold(tmp_path):
+    rows = [["a,b", '"'], ["line\nbreak", "\r"], ["", "NULL"]]
+    write_csv(tmp_path / "new" / "table.csv", ("id", "text"), rows)
+    assert [list(row.values()) for row in read_csv(tmp_path / "new" / "table.csv")] == rows
+    (tmp_path / "short.csv").write_bytes(b"id,text\n1\n2,caf\xe9\n")
+    assert read_csv(tmp_path / "short.csv") == [{"id": "1", "text": ""}, {"id": "2", "text": "café"}]
+    (tmp_path / "marked.csv").write_bytes(b"\xef\xbb\xbfid\n1\n")
+    assert read_csv(tmp_path / "marked.csv") == [{"id": "1"}]
+
+
+def test_tables_that_cannot_be_written_or_read_are_one_message(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"table\.csv: cannot be written"):
+        write_csv(tmp_path / "file" / "table.csv", ("id",), [])
+    with pytest.raises(UserError, match=r"none\.csv: cannot be read .*, expected a CSV file"):
+        read_csv(tmp_path / "none.csv")
+    (tmp_path / "wide.csv").write_text("id\n" + "a" * 200_000 + "\n")
+    with pytest.raises(UserError, match=r"wide\.csv: cannot be read .*, expected a CSV file"):
+        read_csv(tmp_path / "wide.csv")

@@ -1,6 +1,7 @@
 """The screen as a person sees it: through a terminal of 80 columns, and through a pipe."""
 
 import fcntl
+import io
 import logging
 import os
 import pty
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.logging import NO_LABEL, add_log_file, setup_logging
+from utils.logging import NO_LABEL, RankFilter, add_log_file, coloured, printable, setup_logging
 
 HOME = Path(__file__).parents[2]
 COLUMNS = 80
@@ -120,12 +121,52 @@ def test_levels_choose_label_and_stream(commands_log, capsys):
     logger.info("a line")
     logger.warning("careful")
     logger.error("wrong")
+    logger.critical("a bug")
+    logger.warning("as it stands", extra=NO_LABEL)
     logger.error("stopped by SIGTERM", extra=NO_LABEL)
     out, err = capsys.readouterr()
-    assert out == "a line\nwarning: careful\n"
-    assert err == "error: wrong\nstopped by SIGTERM\n"
-    expected = ["a line", "warning: careful", "error: wrong", "stopped by SIGTERM"]
-    assert [line[21:] for line in commands_log.read_text().splitlines()] == expected
+    assert out == "a line\nwarning: careful\nas it stands\n"
+    assert err == "error: wrong\nerror: a bug\nstopped by SIGTERM\n"
+    lines = commands_log.read_text().splitlines()
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  .*", line) for line in lines)
+    expected = ["a line", "warning: careful", "error: wrong", "error: a bug", "as it stands", "stopped by SIGTERM"]
+    assert [line[21:] for line in lines] == expected
+
+
+LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
+
+
+@pytest.mark.parametrize(("rank", "passed"), [(0, LEVELS), (1, LEVELS[3:]), (7, LEVELS[3:])])
+def test_the_rank_filter_passes_errors_alone_of_other_ranks(rank, passed):
+    records = [logging.LogRecord("las.x", level, "x.py", 1, "text", (), None) for level in LEVELS]
+    assert [record.levelno for record in records if RankFilter(rank).filter(record)] == list(passed)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "variables", "expected"),
+    [
+        (Terminal(), {}, "\033[31mwrong\033[0m"),
+        (Terminal(), {"NO_COLOR": ""}, "\033[31mwrong\033[0m"),  # empty counts as not set (no-color.org)
+        (Terminal(), {"NO_COLOR": "1"}, "wrong"),
+        (Terminal(), {"TERM": "dumb"}, "wrong"),
+        (io.StringIO(), {}, "wrong"),
+    ],
+)
+def test_colours_are_for_terminals_that_have_them(monkeypatch, stream, variables, expected):
+    for name, value in {"NO_COLOR": None, "TERM": "xterm", **variables}.items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    assert coloured("wrong", "red", stream) == expected
+
+
+def test_what_an_encoding_cannot_express_is_escaped():
+    assert printable("café 한 \udce9") == "café 한 \\udce9"
+    assert printable("café 한 \udce9", "latin-1") == "café \\ud55c \\udce9"
+    assert printable("café", "ascii") == "caf\\xe9"
 
 
 def test_a_swallowed_exception_is_a_line_on_the_console_and_a_traceback_in_the_file(commands_log, capsys):

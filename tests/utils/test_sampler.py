@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.sampler import BucketSampler
+from utils.sampler import BucketSampler, Item, wrap_seed
 
 
 def kaggle_lengths(N: int = 28_539) -> np.ndarray:
@@ -45,3 +45,52 @@ def test_sampler_drops_nothing_and_depends_on_seed_and_epoch_alone():
     assert first != batches(0, 2)
     assert first != batches(1, 1)
     assert len(list(BucketSampler(lengths, 7))) == len(BucketSampler(lengths, 7)) == 144
+
+
+def test_a_resumed_epoch_goes_on_at_the_batch_it_had_come_to():
+    lengths = kaggle_lengths(200).tolist()
+    whole, rest = (BucketSampler(lengths, 8, seed=0, speed=0.1) for _ in range(2))
+    whole.epoch = rest.epoch = 3
+    rest.first_batch = 10
+    assert list(rest) == list(whole)[10:]
+    rest.first_batch = len(whole)
+    assert list(rest) == []
+
+
+@pytest.mark.parametrize("N", [1, 33, 101, 790])
+def test_batches_differ_in_size_by_one_at_most(N):
+    """No batch of a few utterances: its update would count as much as any other's."""
+    sizes = [len(batch) for batch in BucketSampler(kaggle_lengths()[:N].tolist(), 8, seed=0)]
+    assert len(sizes) == -(-N // 8)
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_every_batch_in_training(world_size):
+    lengths = kaggle_lengths(101).tolist()
+    whole, *shares = (
+        BucketSampler(lengths, 8, 3, 0.1, rank, size)
+        for rank, size in [(0, 1), *((rank, world_size) for rank in range(world_size))]
+    )
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert all(parts)
+        assert sorted(item for part in parts for item in part) == sorted(batch)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_take_turns_with_whole_batches_in_evaluation(world_size):
+    """Longest first, nothing augmented."""
+    lengths = kaggle_lengths(101).tolist()
+    whole = list(BucketSampler(lengths, 8))
+    assert whole[0][0] == Item(int(np.argmax(lengths)), 0, 1.0)
+    frames = [lengths[item.position] for batch in whole for item in batch]
+    assert frames == sorted(lengths, reverse=True)
+    for rank in range(world_size):
+        sampler = BucketSampler(lengths, 8, rank=rank, world_size=world_size)
+        assert list(sampler) == whole[rank::world_size]
+        assert len(sampler) == len(whole[rank::world_size])
+
+
+def test_seeds_beyond_64_bits_are_wrapped():
+    assert [wrap_seed(seed) for seed in (5, 2**64 + 5, -1)] == [5, 5, 2**64 - 1]
+    assert len(list(BucketSampler([5, 6, 7, 8], 2, seed=2**63 - 1))) == 2

@@ -1,12 +1,21 @@
-"""GPUs as users have them, pretended: a driver too old, a P100, a T4, an A100, fewer GPUs than processes."""
+"""Devices as users have them, pretended: a driver too old, a P100, a T4, an A100, fewer GPUs than processes; no git."""
 
 import logging
+import platform
+import subprocess
 
 import pytest
 import torch
 
 from utils import device as module
-from utils.device import autocast, choose_device, choose_precision, is_out_of_memory
+from utils.device import (
+    autocast,
+    choose_device,
+    choose_precision,
+    environment,
+    is_out_of_memory,
+    memory_to_spare,
+)
 from utils.errors import UserError
 
 PYPI = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]  # torch 2.11 for CUDA 13.0
@@ -151,3 +160,43 @@ def test_autocast_computes_in_the_precision(precision):
 )
 def test_out_of_memory_in_all_its_forms(error, expected):
     assert is_out_of_memory(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "auto"),
+    [({"amx_bf16": True}, "bf16"), ({"avx512_bf16": True}, "bf16"), ({"avx2": True, "amx_bf16": False}, "float32")],
+)
+def test_precision_of_a_cpu(monkeypatch, capabilities, auto):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert choose_precision("auto", torch.device("cpu")) == auto
+    for name in ("float32", "bf16", "fp16"):
+        assert choose_precision(name, torch.device("cpu")) == name
+
+
+def test_memory_to_spare_is_half_of_what_a_gpu_has_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 16 * 10**9))
+    assert memory_to_spare(torch.device("cuda", 0)) == 5 * 10**8
+    assert 0 < memory_to_spare(torch.device("cpu")) < 2**30
+
+
+def test_the_environment_of_a_run(pretend, monkeypatch):
+    """Versions, device and commit; a machine without git has no commit, and that is said."""
+    pretend(name="Tesla T4")
+    expected = {"python": platform.python_version(), "torch": torch.__version__, "device": "Tesla T4"}
+    described = environment(torch.device("cuda", 0))
+    assert {key: described[key] for key in expected} == expected
+    assert environment(torch.device("cpu"))["device"] not in ("", "Tesla T4")
+
+    def git(stdout):
+        return lambda command, **_: subprocess.CompletedProcess(command, 0, stdout, "")
+
+    monkeypatch.setattr(subprocess, "run", git("4913ed8-dirty\n"))
+    assert environment(torch.device("cpu"))["commit"] == "4913ed8-dirty"
+    monkeypatch.setattr(subprocess, "run", git(""))
+    assert environment(torch.device("cpu"))["commit"] == "none"
+
+    def missing(command, **_):
+        raise FileNotFoundError(command[0])
+
+    monkeypatch.setattr(subprocess, "run", missing)
+    assert environment(torch.device("cpu"))["commit"] == "none"

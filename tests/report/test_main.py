@@ -1,0 +1,53 @@
+"""python -m report runs/NAME: a report drawn again by hand."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from report.__main__ import main
+from report.build import gather
+from tests.report.test_build import make_run
+from utils.cli import run_command
+from utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture
+def run_folder(drawn, tmp_path) -> Path:
+    return shutil.copytree(drawn, tmp_path / "run")
+
+
+def test_redrawn_from_what_is_in_the_folder(run_folder, monkeypatch, capsys):
+    expected = (run_folder / "report.html").read_text(encoding="utf-8")
+    (run_folder / "report.html").unlink()
+    monkeypatch.setattr("sys.argv", ["report", str(run_folder)])
+    run_command(main)
+    assert capsys.readouterr().out.strip() == str(run_folder / "report.html")
+    assert len((run_folder / "report.html").read_text(encoding="utf-8")) == len(expected)
+    assert len(gather(run_folder)["splits"]) == 2
+
+
+def test_a_folder_that_is_no_run_is_one_message(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["report", str(tmp_path)])
+    with pytest.raises(UserError, match=r"found neither metrics\.csv nor predictions"):
+        main()
+    (tmp_path / "report.html").write_text("")  # a report alone holds nothing to draw another one from
+    with pytest.raises(UserError, match=r"found neither metrics\.csv nor predictions"):
+        main()
+
+
+def test_a_report_that_cannot_be_written_is_an_exit_code(run_folder, monkeypatch, capsys):
+    (run_folder / "report.html.tmp").mkdir()
+    monkeypatch.setattr("sys.argv", ["report", str(run_folder)])
+    with pytest.raises(SystemExit) as exit_:
+        run_command(main)
+    assert exit_.value.code == 2
+    out, err = capsys.readouterr()
+    assert out.startswith("warning: report.html: cannot be written")
+    assert str(run_folder / "report.html") not in out.splitlines()
+    assert err == ""

@@ -1,0 +1,79 @@
+"""The wording of messages: what was found, what was expected, the nearest key."""
+
+import signal
+
+import pytest
+
+from config import known_keys, load_config
+from utils.errors import BadFile, Interrupted, UserError, nearest_key
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("training.epoch", "training.epochs"),
+        ("epochs", "training.epochs"),
+        ("beam_sise", "decoding.beam_size"),
+        ("model.listner.hidden", "model.listener.hidden"),
+        ("traning.batchsize", "training.batch_size"),
+    ],
+)
+def test_a_misspelt_key_has_a_nearest_one(key, nearest):
+    assert nearest_key(key, known_keys()) == f"; did you mean {nearest}?"
+
+
+def test_a_key_unlike_any_other_is_sent_to_the_list():
+    assert nearest_key("xyzzy", known_keys()) == "; python train.py --help lists all keys"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "model.listener.conv=[{channels: 8, kernel: 3, stride: 2, pad: 1}]",
+            "command line: unknown key model.listener.conv.0.pad",
+        ),
+        (
+            "model.listener.conv=[{channels: 8, kernel: 3}]",
+            "command line: model.listener.conv.0.stride is missing",
+        ),
+        (
+            "training.precision=float64",
+            "command line: training.precision: found 'float64', expected 'auto', 'float32', 'bf16' or 'fp16'",
+        ),
+        ("data.skip_bad=perhaps", "command line: data.skip_bad: found 'perhaps', expected boolean"),
+        (
+            "data.train=[a, b, a]",
+            "command line: data: expected data.train to name each partition once; found a again",
+        ),
+    ],
+)
+def test_what_pydantic_finds_is_said_in_our_words(override, message):
+    with pytest.raises(UserError) as error:
+        load_config(overrides=[override])
+    assert str(error.value).replace("config.yaml: data: ", "command line: data: ") == message
+
+
+def test_a_long_value_is_cut_in_a_message():
+    with pytest.raises(UserError) as error:
+        load_config(overrides=["training.epochs=" + "x" * 500])
+    assert len(str(error.value)) < 200
+    assert "xxx..., expected" in str(error.value)
+
+
+def test_several_findings_are_a_line_each():
+    with pytest.raises(UserError) as error:
+        load_config(overrides=["training.epochs=0", "decoding.mode=sampling"])
+    lines = [line.strip() for line in str(error.value).splitlines()]
+    assert [line.split(": found")[0] for line in lines] == [
+        "command line: training.epochs",
+        "command line: decoding.mode",
+    ]
+
+
+def test_exceptions_say_what_they_hold():
+    bad = BadFile("an empty file", "a .npy array")
+    assert str(bad) == "found an empty file, expected a .npy array"
+    stopped = Interrupted(signal.SIGINT, "in epoch 3")
+    assert (str(stopped), stopped.exit_code) == ("stopped by SIGINT in epoch 3", 130)
+    assert Interrupted(0, "").exit_code == 143  # another rank was asked
