@@ -70,7 +70,7 @@ class Utterance(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A padded batch."""
+    """A padded batch. Positions and lengths stay on the CPU, where they are read without waiting for a GPU."""
 
     indices: Tensor  # (B,) positions in the corpus
     features: Tensor  # (B, T, D)
@@ -79,12 +79,13 @@ class Batch(NamedTuple):
     token_lengths: Tensor  # (B,)
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        features, tokens = (tensor.to(device, non_blocking=True) for tensor in (self.features, self.tokens))
+        return self._replace(features=features, tokens=tokens)
 
     @property
-    def characters(self) -> Tensor:
-        """Number of characters to predict, `<eos>` counted: `()`."""
-        return self.token_lengths.sum() - len(self.token_lengths)
+    def characters(self) -> int:
+        """Number of characters to predict, `<eos>` counted."""
+        return int(self.token_lengths.sum()) - len(self.token_lengths)
 
     def rows(self, rows: slice) -> "Batch":
         """Some of the utterances, without the padding that only the others needed."""

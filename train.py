@@ -136,7 +136,7 @@ class Trainer:
                     self.recorder.record(state.history, state.best(ctc_epochs), evaluation)
                     self.save(is_best)
                     self.recorder.announce(row, is_best)
-                    if self.context.any_rank(self.shutdown.signum > 0, self.device):
+                    if self.context.any_rank(self.shutdown.signum > 0):
                         self.stop()
         finally:
             self.recorder.finish(state.best(ctc_epochs) if state.history else None)
@@ -159,9 +159,8 @@ class Trainer:
             learning_rate = self.schedules.learning_rate_at(epoch - 1 + (index + 1) / self.steps, history)
             late = self.context.is_main and self.schedules.time_is_over(history, progress.seconds)
             due = self.context.is_main and self.checkpointer.due
-            wishes = batch.characters.new_tensor([self.shutdown.signum > 0, due, late])
-            totals = self.context.all_reduce_sum(torch.cat([batch.characters.unsqueeze(0), wishes]))
-            characters, stop, save, end = totals.unbind()
+            own = torch.tensor([batch.characters, self.shutdown.signum > 0, due, late])
+            characters, stop, save, end = self.context.all_reduce_sum(own).tolist()  # on the CPU: no GPU is waited for
             result = self.step(batch, characters=characters, learning_rate=learning_rate, **schedule._asdict())
             progress.update(result, characters, learning_rate, schedule.teacher_forcing_rate)
             if (stop or save) and index + 1 < self.steps:

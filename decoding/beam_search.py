@@ -54,21 +54,22 @@ def beam_search(
     Args:
         recogniser: the models.
         encoded: the batch of `B` utterances, as `recogniser.encode` returned it.
-        limits: `(B,)`, characters that each utterance may be spelled with.
+        limits: `(B,)`, characters that each utterance may be spelled with; on the CPU best.
         beam_size: `K`.
         length_reward: added to the score for every character, since a product of probabilities prefers short texts.
 
     Returns:
         Up to `K` hypotheses of each utterance, best first.
     """
-    (B,), K, longest, device = limits.shape, beam_size, int(limits.max()), limits.device
+    (B,), K, longest, device = limits.shape, beam_size, int(limits.max()), recogniser.device
+    limits = limits.to(device, non_blocking=True)
     state = recogniser.initial_state(encoded, rows=K)
     token = torch.full((B * K,), SOS, device=device)
     beam = _start(limits, K, longest)
     found: dict[int, list[Hypothesis]] = {}
     for step in range(longest + 1):
         log_probs, state = recogniser.step(token, state, encoded)
-        log_probs[:, [PAD, SOS]] = IMPOSSIBLE
+        log_probs[:, :EOS].fill_(IMPOSSIBLE)  # <pad> and <sos>
         log_probs[:, EOS].masked_fill_(log_probs.argmax(1) != EOS, IMPOSSIBLE)
         beam, parent = _advance(beam, log_probs + length_reward, step, length_reward)
         rows = torch.arange(len(parent), device=device).unsqueeze(1) * K + parent

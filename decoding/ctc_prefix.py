@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from models.blstm import length_mask
-from utils.vocabulary import CTC_BLANK, EOS, PAD, SOS
+from utils.vocabulary import CTC_BLANK, EOS, SOS
 
 ZERO = -1e9  # log of 0 that can be added and subtracted without becoming nan
 
@@ -35,7 +36,7 @@ class PrefixState(NamedTuple):
 
 def prepare(log_probs: Tensor, lengths: Tensor) -> Frames:
     """Prepares the CTC branch's `log_probs (B, S, V)` of utterances of `lengths (B,)`."""
-    padding = ~length_mask(lengths, log_probs.size(1))
+    padding = ~length_mask(lengths.to(log_probs.device, non_blocking=True), log_probs.size(1))
     log_probs = log_probs.double().clamp(min=ZERO / 1e4).masked_fill(padding.unsqueeze(2), ZERO / 1e4)
     log_probs[..., CTC_BLANK] = log_probs[..., CTC_BLANK].masked_fill(padding, 0.0)
     return Frames(log_probs, log_probs.exp(), log_probs.cumsum(1))
@@ -75,7 +76,7 @@ def step(token: Tensor, state: PrefixState, frames: Frames) -> tuple[Tensor, Pre
     again = _shift(in_blank, empty) + _of_token(frames.log_probs, token, rows)
     first = first.scatter(1, token.unsqueeze(1), again.logsumexp(1, keepdim=True))
     first[:, EOS] = torch.logaddexp(in_character[:, -1], in_blank[:, -1])
-    first[:, [PAD, SOS]] = ZERO
+    first[:, :EOS].fill_(ZERO)  # <pad> and <sos>
     return (first - score).float(), PrefixState(in_character, in_blank, token, first)
 
 
@@ -103,10 +104,11 @@ def _of_token(frames: Tensor, token: Tensor, rows: int) -> Tensor:
 
 def _log_empty(last: Tensor) -> Tensor:
     """Before the first step the empty prefix has probability 1, all others 0: `(N, 1)`, in logarithms."""
-    return torch.where(last == SOS, 0.0, ZERO).unsqueeze(1)
+    return torch.zeros_like(last, dtype=torch.float64).masked_fill_(last != SOS, ZERO).unsqueeze(1)
 
 
 def _shift(x: Tensor, first: Tensor | float) -> Tensor:
-    """`x (N, S)` one step later, starting with `first`."""
-    start = torch.as_tensor(first, dtype=x.dtype, device=x.device).expand(x.size(0), 1)
-    return torch.cat([start, x[:, :-1]], dim=1)
+    """`x (N, S)` one step later, starting with `first`, a number or `(N, 1)`."""
+    if isinstance(first, Tensor):
+        return torch.cat([first, x[:, :-1]], dim=1)
+    return F.pad(x[:, :-1], (1, 0), value=first)

@@ -18,18 +18,19 @@ def greedy_search(recogniser: Recogniser, encoded: Sequence[EncodedUtterances], 
     Args:
         recogniser: the models.
         encoded: the batch of `B` utterances, as `recogniser.encode` returned it.
-        limits: `(B,)`, characters that each utterance may be spelled with.
+        limits: `(B,)`, characters that each utterance may be spelled with; on the CPU best.
 
     Returns:
         Tokens of each utterance, without `<eos>`.
     """
     state = recogniser.initial_state(encoded)
+    longest, limits = int(limits.max()), limits.to(recogniser.device, non_blocking=True)
     token = torch.full_like(limits, SOS)
     finished = torch.zeros_like(limits, dtype=torch.bool)
     spelled = []
-    for step in range(int(limits.max())):
+    for step in range(longest):
         log_probs, state = recogniser.step(token, state, encoded)
-        log_probs[:, [PAD, SOS]] = float("-inf")
+        log_probs[:, :EOS].fill_(float("-inf"))  # <pad> and <sos>; a list of indices would be copied to the device
         token = log_probs.argmax(1)
         finished = finished | (token == EOS) | (step >= limits)
         spelled.append(token.masked_fill(finished, PAD))
@@ -45,7 +46,8 @@ def first_letters(recogniser: Recogniser, encoded: Sequence[EncodedUtterances]) 
     state = recogniser.initial_state(encoded)
     token = torch.full((encoded[0].memory.keys.size(0),), SOS, device=encoded[0].memory.keys.device)
     log_probs, _ = recogniser.step(token, state, encoded)
-    log_probs[:, [PAD, SOS, EOS, *encode(" ")[1:-1]]] = float("-inf")
+    for unspoken in (PAD, SOS, EOS, *encode(" ")[1:-1]):
+        log_probs[:, unspoken].fill_(float("-inf"))
     return [decode([token]) for token in log_probs.argmax(1).tolist()]
 
 

@@ -61,6 +61,10 @@ class Recogniser:
         self.language_model, self.lm_weight = language_model if lm_weight else None, lm_weight
         self.precision = precision
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.models[0].parameters()).device
+
     def encode(self, features: Tensor, feature_lengths: Tensor) -> tuple[EncodedUtterances, ...]:
         """Each model's encoding of `features (B, T, D)` of `feature_lengths (B,)`."""
         with autocast(features.device, self.precision):

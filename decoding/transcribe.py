@@ -20,7 +20,9 @@ from utils.errors import UserError
 from utils.sampler import Item
 from utils.vocabulary import decode
 
+LISTENER_BYTES = 10_000  # memory per frame while the Listener computes: its LSTMs' gates and outputs
 BYTES = 2000  # memory per frame and hypothesis, at most: mostly attention, at a quarter of the frame rate
+MAX_FRAMES = 1_000_000  # in a batch: cuDNN takes tensors of less than 2**31 elements
 T = TypeVar("T")
 
 
@@ -40,7 +42,17 @@ class DecodingOptions:
 
 def frame_budget(device: torch.device, beam_size: int) -> int:
     """How many frames a batch may have, padding counted."""
-    return memory_to_spare(device) // (beam_size * BYTES)
+    return min(MAX_FRAMES, memory_to_spare(device) // (LISTENER_BYTES + beam_size * BYTES))
+
+
+def share_of_batches(
+    lengths: Sequence[int], beam_size: int, device: torch.device, context: DistributedContext
+) -> list[list[Item]]:
+    """This rank's batches of utterances of so many frames: as large as memory allows, and enough for all ranks."""
+    frames = frame_budget(device, beam_size)
+    if context.world_size > 1:
+        frames = min(frames, -(-sum(lengths) // context.world_size))
+    return fill_batches(lengths, frames)[context.rank :: context.world_size]
 
 
 def fill_batches(lengths: Sequence[int], frames: int) -> list[list[Item]]:
@@ -54,6 +66,23 @@ def fill_batches(lengths: Sequence[int], frames: int) -> list[list[Item]]:
             batches.append([])
         batches[-1].append(Item(index))
     return batches
+
+
+def in_halves(run: Callable[[Batch], list[T]], batch: Batch) -> list[T]:
+    """`run(batch)`, one result per utterance; without memory for it, of both halves of the batch, and so on.
+
+    Utterances do not depend on each other, so this changes no result.
+
+    Raises:
+        RuntimeError: of torch, if there is no memory for a single utterance.
+    """
+    try:
+        return run(batch)
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or len(batch.indices) == 1:
+            raise
+    middle = len(batch.indices) // 2  # after the except clause, which holds on to the tensors
+    return [result for half in (slice(middle), slice(middle, None)) for result in in_halves(run, batch.rows(half))]
 
 
 def decode_batches(
@@ -82,8 +111,7 @@ def decode_batches(
         The results in the corpus's order, all of them on every rank.
 
     Raises:
-        UserError: there is no memory for a single utterance. A batch that does not fit is halved, which changes no
-            result, since utterances do not depend on each other.
+        UserError: there is no memory for a single utterance.
     """
 
     def run(batch: Batch) -> list[T]:
@@ -92,16 +120,15 @@ def decode_batches(
             _check_finite(encoded, corpus, batch)
             return decode_batch(encoded, character_limits(batch.feature_lengths))
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error) or len(batch.indices) > 1:
                 raise
-        B = len(batch.indices)
-        if B == 1:
             path, frames = corpus.paths[int(batch.indices[0])], int(batch.feature_lengths[0])
-            raise UserError(f"{path}: no memory to decode its {frames} frames; a smaller decoding.beam_size needs less")
-        return [result for half in (slice(0, B // 2), slice(B // 2, B)) for result in run(batch.rows(half))]
+            raise UserError(
+                f"{path}: no memory to decode its {frames} frames; a smaller decoding.beam_size needs less"
+            ) from None
 
     found: dict[int, T] = dict(done or {})
-    batches = fill_batches(corpus.lengths, frame_budget(device, beam_size))[context.rank :: context.world_size]
+    batches = share_of_batches(corpus.lengths, beam_size, device, context)
     batches = [rest for batch in batches if (rest := [item for item in batch if item.position not in found])]
     loader = make_loader(FeatureDataset(corpus), batches, workers=0, device=device)
     total = sum(map(len, batches))
@@ -110,7 +137,7 @@ def decode_batches(
         torch.no_grad(),
     ):
         for batch in loader:
-            results = dict(zip(batch.indices.tolist(), run(batch.to(device)), strict=True))
+            results = dict(zip(batch.indices.tolist(), in_halves(run, batch.to(device)), strict=True))
             keep(results)
             found |= results
             progress.update(len(batch.indices))

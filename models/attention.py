@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.blstm import length_mask
 from models.deferred_grad import Matmul, matmul
+from utils.device import memory_to_spare
 
 
 class Memory(NamedTuple):
@@ -19,7 +20,15 @@ class Memory(NamedTuple):
 
     keys: Tensor  # (B, H, S, A)
     values: Tensor  # (B, H, S, A)
-    mask: Tensor  # (B, 1, 1, S), True inside each length
+    padding: Tensor  # (B, 1, 1, S), True beyond each length
+    lengths: Tensor  # (B,)
+
+
+class Past(NamedTuple):
+    """Attention weights of the steps before."""
+
+    previous: Tensor  # (..., S), of the step before
+    total: Tensor  # (..., S), the sum of all so far
 
 
 class Attention(nn.Module):
@@ -47,36 +56,45 @@ class Attention(nn.Module):
         self.value = nn.Linear(memory_dim, dim)
 
     def project(self, memory: Tensor, lengths: Tensor) -> Memory:
-        """`memory (B, S, E)`, `lengths (B,)` to keys, values and mask."""
-        mask = length_mask(lengths, memory.size(1))[:, None, None, :]
-        return Memory(self._split(self.key(memory)), self._split(self.value(memory)), mask)
+        """`memory (B, S, E)` of `lengths (B,)`, with keys and values."""
+        padding = ~length_mask(lengths, memory.size(1))[:, None, None, :]
+        return Memory(self._split(self.key(memory)), self._split(self.value(memory)), padding, lengths)
 
     def _split(self, x: Tensor) -> Tensor:
         """`(B, S, dim)` to heads, `(B, H, S, A)`."""
         return x.unflatten(2, (self.heads, self.dim // self.heads)).transpose(1, 2)
 
-    def energies(self, query: Tensor, keys: Tensor, past: Tensor | None, matmul: Matmul) -> Tensor:
+    def energies(self, query: Tensor, keys: Tensor, past: Past | None, matmul: Matmul, recompute: bool) -> Tensor:
         """Scores before the softmax, `(B, H, Q, S)`, of `query (B, H, Q, A)` and `keys (B, H, S, A)`."""
         raise NotImplementedError
 
+    def must_recompute(self, memory: Memory, queries: int) -> bool:
+        """Whether the backward pass of so many queries per utterance needs more memory than the device has to spare."""
+        return False
+
     def forward(
-        self, query: Tensor, memory: Memory, past: Tensor | None = None, matmul: Matmul = matmul
+        self,
+        query: Tensor,
+        memory: Memory,
+        past: Past | None = None,
+        matmul: Matmul = matmul,
+        recompute: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """One look at the memory.
 
         Args:
             query: `(B, Q, query_dim)`.
             memory: as `project` returned it.
-            past: `(B, 2, H, Q, S)`, the weights of the step before and the sum of all so far, for an attention that
-                `sees_past`.
+            past: of `(B, H, Q, S)`, for an attention that `sees_past`.
             matmul: in a loop, one `DeferredWeightGrad` for all its steps.
+            recompute: compute the largest intermediates again in the backward pass instead of keeping them.
 
         Returns:
             The context `(B, Q, dim)`, and the weights `(B, H, Q, S)`: float32, 0 on padding, of sum 1.
         """
-        queries = self._split(matmul("query", query, self.query.weight.T) + self.query.bias)
-        energies = self.energies(queries, memory.keys, past, matmul).float()
-        weights = energies.masked_fill(~memory.mask, float("-inf")).softmax(dim=3)
+        queries = self._split(matmul("query", query, self.query.weight.T, self.query.bias))
+        energies = self.energies(queries, memory.keys, past, matmul, recompute).float()
+        weights = energies.masked_fill(memory.padding, float("-inf")).softmax(dim=3)
         context = matmul("values", weights.to(memory.values.dtype), memory.values)
         return context.transpose(1, 2).flatten(2), weights
 
@@ -84,8 +102,12 @@ class Attention(nn.Module):
 class DotAttention(Attention):
     """Scaled dot product with heads: softmax(q k / sqrt(A)) v (Vaswani et al. 2017, equation 1)."""
 
-    def energies(self, query: Tensor, keys: Tensor, past: Tensor | None, matmul: Matmul) -> Tensor:
-        return matmul("keys", query, keys.transpose(2, 3)) / query.size(3) ** 0.5
+    def project(self, memory: Tensor, lengths: Tensor) -> Memory:
+        projected = super().project(memory, lengths)
+        return projected._replace(keys=projected.keys / projected.keys.size(3) ** 0.5)  # once, not for every query
+
+    def energies(self, query: Tensor, keys: Tensor, past: Past | None, matmul: Matmul, recompute: bool) -> Tensor:
+        return matmul("keys", query, keys.transpose(2, 3))
 
 
 class LocationAttention(Attention):
@@ -105,22 +127,28 @@ class LocationAttention(Attention):
         self.location_key = nn.Linear(self.CHANNELS, size, bias=False)
         self.energy = nn.Parameter(torch.randn(heads, size) / size**0.5)
 
-    def energies(self, query: Tensor, keys: Tensor, past: Tensor | None, matmul: Matmul) -> Tensor:
+    def must_recompute(self, memory: Memory, queries: int) -> bool:
+        keys = memory.keys  # of every query, an intermediate of their size is kept
+        return keys.is_cuda and queries * keys.numel() * keys.element_size() > memory_to_spare(keys.device)
+
+    def energies(self, query: Tensor, keys: Tensor, past: Past | None, matmul: Matmul, recompute: bool) -> Tensor:
         if past is None:
             raise ValueError("location attention needs the weights of the steps before")
-        # Kept for the backward pass, the (B, H, Q, S, A) intermediates of every step would fill a GPU of 16 GB.
-        if query.is_cuda and torch.is_grad_enabled():
+        if recompute:
             return checkpoint(self._energies, query, keys, past, use_reentrant=False, preserve_rng_state=False)
         return self._energies(query, keys, past)
 
-    def _energies(self, query: Tensor, keys: Tensor, past: Tensor) -> Tensor:
-        B, _, H, Q, S = past.shape
-        location = self.location(past.movedim(1, 3).reshape(B * H * Q, 2, S).to(query.dtype))  # (B H Q, CHANNELS, S)
+    def _energies(self, query: Tensor, keys: Tensor, past: Past) -> Tensor:
+        (B, H, Q, A), S = query.shape, keys.size(2)
+        location = self.location(torch.stack(past, dim=3).flatten(0, 2).to(query.dtype))  # (B H Q, CHANNELS, S)
         location = location.transpose(1, 2).reshape(-1, self.CHANNELS)  # (B H Q S, CHANNELS)
         hidden = (query.unsqueeze(3) + keys.unsqueeze(2)).flatten(0, 3)  # (B H Q S, A)
         # Not addmm_: in place on a view, autograd would copy it. tanh_ is in place, for the tensor is large.
         hidden = torch.addmm(hidden, location, self.location_key.weight.T).tanh_()
-        return torch.einsum("bhqsa,ha->bhqs", hidden.view(B, H, Q, S, -1), self.energy.to(hidden.dtype))
+        energy = self.energy.to(hidden.dtype)
+        if H == 1:
+            return (hidden @ energy[0]).view(B, H, Q, S)
+        return (hidden.view(B, H, Q * S, A) @ energy.unsqueeze(2)).view(B, H, Q, S)  # einsum would copy `hidden`
 
 
 ATTENTION: dict[str, type[Attention]] = {"dot": DotAttention, "location": LocationAttention}

@@ -21,7 +21,7 @@ class EncoderOutput(NamedTuple):
 
     memory: Memory
     ctc_log_probs: Tensor | None  # (B, S', V) float32
-    ctc_lengths: Tensor  # (B,)
+    ctc_lengths: Tensor  # (B,), on the device of the feature lengths
 
 
 class Loss(NamedTuple):
@@ -73,12 +73,15 @@ class LAS(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def listen(self, features: Tensor, feature_lengths: Tensor) -> EncoderOutput:
-        """Encodes `features (B, T, D)` of lengths `feature_lengths (B,)`."""
+        """Encodes `features (B, T, D)` of lengths `feature_lengths (B,)`.
+
+        Lengths stay on the CPU best, where the CTC loss wants them: it would wait for a GPU to read them there.
+        """
         listened = self.listener(features, feature_lengths)
         ctc = None if self.ctc is None else self.ctc(listened.ctc_memory).float().log_softmax(-1)
         with _float32(features):
             memory = self.speller.attention.project(listened.memory.float(), listened.memory_lengths)
-        return EncoderOutput(memory, ctc, listened.ctc_lengths)
+        return EncoderOutput(memory, ctc, self.listener.steps(feature_lengths)[1])
 
     def forward(
         self, features: Tensor, feature_lengths: Tensor, tokens: Tensor | None, teacher_forcing_rate: float = 1.0
@@ -130,12 +133,13 @@ def off_diagonal(attention: Tensor, characters: Tensor, steps: Tensor) -> Tensor
     Returns:
         `()`, between 0 and 1, the mean over characters.
     """
+    total, characters = characters.sum(), characters.to(attention.device, non_blocking=True)
     u = torch.arange(attention.size(2), device=attention.device) / characters.unsqueeze(1)
     s = torch.arange(attention.size(3), device=attention.device) / steps.unsqueeze(1)
     penalty = 1 - torch.exp(-((u.unsqueeze(2) - s.unsqueeze(1)) ** 2) / (2 * GUIDE_WIDTH**2))
     per_character = (attention.mean(1) * penalty).sum(2)
     inside = length_mask(characters, attention.size(2))
-    return (per_character * inside).sum() / characters.sum()
+    return (per_character * inside).sum() / total
 
 
 def las_loss(
@@ -159,10 +163,10 @@ def las_loss(
     Raises:
         ValueError: neither logits nor a CTC branch.
     """
-    target_lengths = token_lengths - 1
     ctc = attention = torch.zeros((), device=tokens.device)
     if logits is not None:
-        targets = tokens[:, 1:].masked_fill(~length_mask(target_lengths, tokens.size(1) - 1), IGNORED)
+        inside = length_mask(token_lengths.to(tokens.device, non_blocking=True) - 1, tokens.size(1) - 1)
+        targets = tokens[:, 1:].masked_fill(~inside, IGNORED)
         attention = F.cross_entropy(
             logits.transpose(1, 2), targets, ignore_index=IGNORED, label_smoothing=label_smoothing
         )
@@ -174,12 +178,12 @@ def las_loss(
         encoded.ctc_log_probs.transpose(0, 1),
         tokens[:, 1:],
         encoded.ctc_lengths,
-        target_lengths - 1,  # CTC has no <eos>
+        token_lengths - 2,  # CTC has neither <sos> nor <eos>
         blank=0,
         reduction="sum",
         zero_infinity=True,
     )
-    ctc = ctc / target_lengths.sum()
+    ctc = ctc / (token_lengths - 1).sum()
     if logits is None:
         return Loss(ctc, attention, ctc)
     return Loss((1 - ctc_weight) * attention + ctc_weight * ctc, attention, ctc)

@@ -1,12 +1,13 @@
 """The Listener: speech features to a shorter sequence of high-level features (Chan et al. 2015, section 3.1)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
 from models.blstm import BLSTM, LockedDropout, PyramidBLSTM, length_mask
 
+Frames = TypeVar("Frames", int, Tensor)
 CTC_MAX_REDUCTION = 4  # English has about 6.8 frames per character: character CTC needs a step for each character
 
 
@@ -43,7 +44,6 @@ class ListenerOutput(NamedTuple):
     memory: Tensor  # (B, S, E)
     memory_lengths: Tensor  # (B,)
     ctc_memory: Tensor  # (B, S', E'), the last layer of at most 4x time reduction
-    ctc_lengths: Tensor  # (B,)
 
 
 class Listener(nn.Module):
@@ -97,8 +97,8 @@ class Listener(nn.Module):
                 self.ctc_layer, self.ctc_dim = index, layer.output_dim
         self.time_reduction = reduction
 
-    def steps(self, frames: int) -> tuple[int, int]:
-        """Encoder steps `S` and CTC steps `S'` of an utterance of that many frames."""
+    def steps(self, frames: Frames) -> tuple[Frames, Frames]:
+        """Encoder steps `S` and CTC steps `S'` of an utterance of that many frames, or of several."""
         steps = ctc_steps = frames
         for index, stride in enumerate(self.strides):
             steps = (steps - 1) // stride + 1
@@ -108,11 +108,12 @@ class Listener(nn.Module):
 
     def forward(self, features: Tensor, feature_lengths: Tensor) -> ListenerOutput:
         """Encodes `features (B, T, D)` of `feature_lengths (B,)`, at least 1; padding is never read."""
-        x, lengths = features * length_mask(feature_lengths, features.size(1)).unsqueeze(2), feature_lengths
-        ctc_memory, ctc_lengths = x, lengths
+        lengths = feature_lengths.to(features.device, non_blocking=True)
+        x = features * length_mask(lengths, features.size(1)).unsqueeze(2)
+        ctc_memory = x
         for index, layer in enumerate(self.layers):
             x, lengths = layer(x, lengths)
             x = self.dropout(x)
             if index == self.ctc_layer:
-                ctc_memory, ctc_lengths = x, lengths
-        return ListenerOutput(x, lengths, ctc_memory, ctc_lengths)
+                ctc_memory = x
+        return ListenerOutput(x, lengths, ctc_memory)

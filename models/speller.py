@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attention import Attention, Memory
+from models.attention import Attention, Memory, Past
 from models.deferred_grad import DeferredWeightGrad, Matmul, matmul
 
 
@@ -22,7 +22,7 @@ class InputFeedingState(NamedTuple):
 
     cells: tuple[CellState, ...]
     context: Tensor  # (N, dim), of the step before
-    past_attention: Tensor | None  # (N, 2, H, S), weights of the step before and the sum so far; None if not needed
+    past: Past | None  # (N, H, S), attention weights of the steps before; None if not needed
 
 
 class ParallelState(NamedTuple):
@@ -105,6 +105,14 @@ class Speller(nn.Module, Generic[State]):
         ones = self.embedding.weight.new_ones
         return [F.dropout(ones(tokens.size(0), size), self.dropout) for size in sizes]
 
+    def _noise(self, *shape: int) -> Tensor:
+        """Gumbel noise `(*shape, V)`: the largest of logits with it is a draw from their distribution.
+
+        Unlike torch.multinomial it neither checks the logits, which fails on what is not finite, nor waits for the GPU.
+        """
+        noise = self.embedding.weight.new_empty(*shape, self.embedding.num_embeddings)
+        return noise.exponential_().log_().neg_()
+
     def _zero_cells(self, memory: Memory, rows: int, layers: int) -> tuple[CellState, ...]:
         zeros = memory.keys.new_zeros(memory.keys.size(0) * rows, self.hidden)
         return (CellState(zeros, zeros),) * layers
@@ -133,53 +141,70 @@ class InputFeedingSpeller(Speller[InputFeedingState]):
         cells, context = self._zero_cells(memory, rows, len(self.cells)), memory.keys.new_zeros(N, self.attention.dim)
         if not self.attention.sees_past:
             return InputFeedingState(cells, context, None)
-        past = torch.zeros(N, 2, H, S, device=memory.keys.device)
-        past[:, 0, :, 0] = 1.0
-        return InputFeedingState(cells, context, past)
+        nothing = torch.zeros(N, H, S, device=memory.keys.device)
+        previous = nothing.clone()
+        previous[:, :, 0].fill_(1.0)
+        return InputFeedingState(cells, context, Past(previous, nothing))
 
     def step(self, token: Tensor, state: InputFeedingState, memory: Memory) -> tuple[Tensor, InputFeedingState, Tensor]:
-        masks = self._dropout_masks(token, len(self.cells))
-        gates = self._character_gates(self.embedding(token), masks)
-        state, output, weights = self._recur(gates, state, memory, masks, matmul)
-        return self._distribution(output), state, weights
+        masks, weights = self._dropout_masks(token, len(self.cells)), self._cell_weights()
+        gates = self._character_gates(token, masks, weights)
+        x, state, attention = self._recur(gates, state, memory, masks, weights, matmul)
+        return self._distribution(torch.cat([x, state.context], dim=1)), state, attention
 
     def forward(self, tokens: Tensor, memory: Memory, teacher_forcing_rate: float = 1.0) -> tuple[Tensor, Tensor]:
-        masks = self._dropout_masks(tokens, len(self.cells))
-        sample = _sampling_mask(tokens, teacher_forcing_rate)
+        (N, U), B = tokens.shape, memory.keys.size(0)
+        masks, weights = self._dropout_masks(tokens, len(self.cells)), self._cell_weights()
+        sampling = teacher_forcing_rate < 1
+        sample, noise = _sampling_mask(tokens, teacher_forcing_rate), self._noise(U, N) if sampling else ()
         # unbind, since the gradient of indexing would write a whole (N, U, 4 hidden) of zeros at every step
-        gates_at = self._character_gates(self.embedding(tokens), masks).unbind(1)
+        gates_at = self._character_gates(tokens, masks, weights).unbind(1)
 
-        state, deferred = self.initial_state(memory, tokens.size(0) // memory.keys.size(0)), DeferredWeightGrad()
+        state, deferred = self.initial_state(memory, N // B), DeferredWeightGrad()
+        recompute = torch.is_grad_enabled() and self.attention.must_recompute(memory, N // B * U)
         outputs: list[Tensor] = []
+        contexts: list[Tensor] = []
         attention: list[Tensor] = []
         for step, gates in enumerate(gates_at):
-            if teacher_forcing_rate < 1 and step:
+            if sampling and step:
                 with torch.no_grad():
-                    drawn = _draw(self._distribution(outputs[-1]))
-                of_drawn = self._character_gates(self.embedding(drawn), masks)
-                gates = torch.where(sample[:, step, None], of_drawn, gates)
-            state, output, weights = self._recur(gates, state, memory, masks, deferred)
+                    before = self._distribution(torch.cat([outputs[-1], contexts[-1]], dim=1))
+                    drawn = (before + noise[step]).argmax(-1)
+                gates = torch.where(sample[:, step, None], self._character_gates(drawn, masks, weights), gates)
+            output, state, looked = self._recur(gates, state, memory, masks, weights, deferred, recompute)
             outputs.append(output)
-            attention.append(weights)
-        return self._distribution(torch.stack(outputs, dim=1)), torch.stack(attention, dim=2)
+            contexts.append(state.context)
+            attention.append(looked)
+        spelled = torch.cat([torch.stack(outputs, dim=1), torch.stack(contexts, dim=1)], dim=2)
+        return self._distribution(spelled), torch.stack(attention, dim=2)
 
-    def _character_gates(self, embedded: Tensor, masks: Masks) -> Tensor:
+    def _cell_weights(self) -> "_CellWeights":
+        """The cells' weights as a step needs them; to be taken once for all steps."""
+        cells = [cell for cell in self.cells if isinstance(cell, nn.LSTMCell)]
+        size = self.embedding.embedding_dim
+        for_characters, for_context = cells[0].weight_ih.split([size, cells[0].input_size - size], dim=1)
+        inputs = [for_context, *(cell.weight_ih for cell in cells[1:])]
+        recurrent = [torch.cat([weight, cell.weight_hh], dim=1).T for weight, cell in zip(inputs, cells, strict=True)]
+        first, *biases = [cell.bias_ih + cell.bias_hh for cell in cells]
+        return _CellWeights(for_characters, first, recurrent, biases)
+
+    def _character_gates(self, tokens: Tensor, masks: Masks, weights: "_CellWeights") -> Tensor:
         """Contribution of characters to the first cell's gates, for a whole transcript at once.
 
-        `(..., embedding)` to `(..., 4 hidden)`.
+        `tokens (...)` to `(..., 4 hidden)`.
         """
-        first = self._cell(0)
-        for_characters = first.weight_ih[:, : embedded.size(-1)]
-        return F.linear(_drop(embedded, masks[0]), for_characters, first.bias_ih + first.bias_hh)
-
-    def _cell(self, index: int) -> nn.LSTMCell:
-        cell = self.cells[index]
-        assert isinstance(cell, nn.LSTMCell)
-        return cell
+        return F.linear(_drop(self.embedding(tokens), masks[0]), weights.for_characters, weights.first_bias)
 
     def _recur(
-        self, character_gates: Tensor, state: InputFeedingState, memory: Memory, masks: Masks, matmul: Matmul
-    ) -> tuple[InputFeedingState, Tensor, Tensor]:
+        self,
+        character_gates: Tensor,
+        state: InputFeedingState,
+        memory: Memory,
+        masks: Masks,
+        weights: "_CellWeights",
+        matmul: Matmul,
+        recompute: bool = False,
+    ) -> tuple[Tensor, InputFeedingState, Tensor]:
         """The recurrent part of a step: cells, then attention.
 
         Args:
@@ -187,27 +212,38 @@ class InputFeedingSpeller(Speller[InputFeedingState]):
             state: before the step.
             memory: of the `B` utterances.
             masks: for dropout.
+            weights: of the cells.
             matmul: for products with weights that are the same at every step.
+            recompute: see `Attention.forward`.
 
         Returns:
-            The state after the step, the output `(N, hidden + dim)`, attention weights `(N, H, S)`.
+            The last cell's output `(N, hidden)`, the state after the step, attention weights `(N, H, S)`.
         """
         B, N = memory.keys.size(0), character_gates.size(0)
         cells, x = [], state.context
         for index, (h, c) in enumerate(state.cells):
-            cell = self._cell(index)
-            weight = cell.weight_ih[:, -x.size(1) :]  # of the first cell, the part for the context
-            gates = character_gates if index == 0 else cell.bias_ih + cell.bias_hh
-            gates = gates + matmul(f"input {index}", x, weight.T) + matmul(f"hidden {index}", h, cell.weight_hh.T)
-            cells.append(_lstm(gates, c))
+            both, weight = torch.cat([x, h], dim=1), weights.recurrent[index]
+            if index == 0:
+                cells.append(_lstm(character_gates, matmul("cell 0", both, weight), c))
+            else:
+                cells.append(_lstm(None, matmul(f"cell {index}", both, weight, weights.biases[index - 1]), c))
             x = _drop(cells[-1].h, masks[index + 1])
-        past = state.past_attention
-        seen = None if past is None else past.unflatten(0, (B, N // B)).movedim(1, 3)  # (B, 2, H, Q, S)
-        context, weights = self.attention(x.unflatten(0, (B, N // B)), memory, seen, matmul)
-        context, weights = context.flatten(0, 1), weights.transpose(1, 2).flatten(0, 1)
-        if past is not None:
-            past = torch.stack([weights, past[:, 1] + weights], dim=1)
-        return InputFeedingState(tuple(cells), context, past), torch.cat([x, context], dim=1), weights
+        past = None
+        if state.past is not None:  # from rows to queries, (B, H, Q, S)
+            past = Past(*(tensor.unflatten(0, (B, N // B)).transpose(1, 2) for tensor in state.past))
+        context, attention = self.attention(x.unflatten(0, (B, N // B)), memory, past, matmul, recompute)
+        context, attention = context.flatten(0, 1), attention.transpose(1, 2).flatten(0, 1)
+        past = None if state.past is None else Past(attention, state.past.total + attention)
+        return x, InputFeedingState(tuple(cells), context, past), attention
+
+
+class _CellWeights(NamedTuple):
+    """Weights of `InputFeedingSpeller.cells`, one product for what a cell reads and its own output of before."""
+
+    for_characters: Tensor  # (4 hidden, embedding)
+    first_bias: Tensor  # (4 hidden,)
+    recurrent: list[Tensor]  # (input + hidden, 4 hidden) of each cell; the first one's input is the context
+    biases: list[Tensor]  # (4 hidden,) of all cells but the first
 
 
 class ParallelSpeller(Speller[ParallelState]):
@@ -249,7 +285,8 @@ class ParallelSpeller(Speller[ParallelState]):
         start = self.initial_state(memory, tokens.size(0) // memory.keys.size(0))
         if teacher_forcing_rate < 1:
             with torch.no_grad():
-                drawn = _draw(self._spell(tokens, start, memory, masks)[0]).roll(1, dims=1)  # after what it follows
+                logits = self._spell(tokens, start, memory, masks)[0]
+                drawn = (logits + self._noise(*tokens.shape)).argmax(-1).roll(1, dims=1)  # after what it follows
             tokens = torch.where(_sampling_mask(tokens, teacher_forcing_rate), drawn, tokens)
         logits, weights, _ = self._spell(tokens, start, memory, masks)
         return logits, weights
@@ -273,8 +310,13 @@ class ParallelSpeller(Speller[ParallelState]):
         return self._distribution(torch.cat([x, context], dim=2)), weights, ParallelState(tuple(cells))
 
 
-def _lstm(gates: Tensor, c: Tensor) -> CellState:
-    """An LSTM cell after its products: `gates (N, 4 hidden)`, in the order of `nn.LSTMCell`, and the c before."""
+def _lstm(from_characters: Tensor | None, gates: Tensor, c: Tensor) -> CellState:
+    """An LSTM cell after its products, whose sum is its gates, `(N, 4 hidden)` each, in the order of `nn.LSTMCell`."""
+    if gates.is_cuda:  # one kernel forward and one backward; nn.LSTMCell uses it there too
+        other = torch.zeros_like(gates) if from_characters is None else from_characters
+        h, c, _ = torch.ops.aten._thnn_fused_lstm_cell(other, gates, c)
+        return CellState(h, c)
+    gates = gates if from_characters is None else from_characters + gates
     input_gate, forget_gate, cell_gate, output_gate = gates.chunk(4, dim=1)
     c = forget_gate.sigmoid() * c + input_gate.sigmoid() * cell_gate.tanh()
     return CellState(output_gate.sigmoid() * c.tanh(), c)
@@ -285,12 +327,6 @@ def _sampling_mask(tokens: Tensor, teacher_forcing_rate: float) -> Tensor:
     sample = torch.rand(tokens.shape, device=tokens.device) >= teacher_forcing_rate
     sample[:, 0] = False
     return sample
-
-
-def _draw(logits: Tensor) -> Tensor:
-    """Characters `(...)` drawn from the distributions of `logits (..., V)`."""
-    flat = logits.float().softmax(-1).flatten(0, -2)
-    return torch.multinomial(flat, 1).view(logits.shape[:-1])
 
 
 def _drop(x: Tensor, mask: Tensor | None) -> Tensor:

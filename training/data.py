@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from corpora.loading import Corpus, load_labelled
 from dataset import WORKERS_FORK, FeatureDataset, is_cepstral, make_loader
+from decoding.transcribe import share_of_batches
 from utils.augment import Augmentation
 from utils.distributed import DistributedContext
 from utils.errors import UserError
@@ -96,13 +97,13 @@ def load_training_data(
     feature_config = training_feature_config(root, train_corpus.format.dim, resumed)
     sampler = BucketSampler(train_corpus.lengths, batch_size, seed, speed, context.rank, world_size)
     dataset = FeatureDataset(train_corpus, Augmentation(seed, is_cepstral(train_corpus), **augmentation))
-    dev_sampler = BucketSampler(dev_corpus.lengths, batch_size, None, 0.0, context.rank, world_size)
+    dev_batches = share_of_batches(dev_corpus.lengths, 1, device, context)
     return TrainingData(
         train_corpus,
         dev_corpus,
         sampler,
         make_loader(dataset, sampler, workers, device),
-        make_loader(FeatureDataset(dev_corpus), dev_sampler, 0, device),
+        make_loader(FeatureDataset(dev_corpus), dev_batches, 0, device),
         feature_config,
     )
 

@@ -17,6 +17,7 @@ from corpora.loading import FRAMES_PER_SECOND, Corpus
 from dataset import Batch
 from decoding.greedy import ctc_greedy, greedy_search
 from decoding.recogniser import Recogniser, character_limits
+from decoding.transcribe import in_halves
 from models.las import LAS, las_loss
 from utils.device import autocast
 from utils.distributed import SINGLE_PROCESS, DistributedContext
@@ -80,11 +81,11 @@ def lockstep(
 
     Ranks may differ by one batch; they ask each other before every one, so that all leave together.
     """
-    own = torch.tensor(len(loader), device=device)
+    own = torch.tensor(len(loader))
     rounds = -(-int(context.all_reduce_sum(own)) // context.world_size)
     batches = iter(loader)
     for _ in tqdm(range(rounds), "dev", unit="batch", leave=False, disable=context.hide_progress):
-        if context.any_rank(stop(), device):
+        if context.any_rank(stop()):
             return
         for batch in islice(batches, 1):
             yield batch.to(device)
@@ -127,30 +128,29 @@ def evaluate(
     recogniser = Recogniser([model], ctc_weight)
     results: dict[int, _UtteranceResult] = {}
     maps: dict[int, AttentionMap] = {}
-    loss_sum, characters, stopped = 0.0, 0, False
+    loss_sum, characters, stopped = torch.zeros((), dtype=torch.float64, device=device), 0, False
 
     def stop_and_note() -> bool:
         nonlocal stopped
         stopped = stop()
         return stopped
 
-    for batch in lockstep(loader, context, device, stop_and_note):
+    def look(batch: Batch) -> list[tuple[int, _UtteranceResult]]:
+        nonlocal loss_sum, characters
         with autocast(device, precision):
             logits, attention, encoded = model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
-        count = int(batch.characters)
-        loss_sum += float(las_loss(logits, encoded, batch.tokens, batch.token_lengths).attention) * count
-        characters += count
-        limits = character_limits(batch.feature_lengths)
-        ctc_tokens = None
+        loss = las_loss(logits, encoded, batch.tokens, batch.token_lengths).attention
+        limits, ctc_tokens = character_limits(batch.feature_lengths), None
         if encoded.ctc_log_probs is not None:
             ctc_tokens = ctc_greedy(encoded.ctc_log_probs, encoded.ctc_lengths)
         tokens = greedy_search(recogniser, (recogniser.prepare(encoded),), limits) if spell else ctc_tokens
         assert tokens is not None  # without the Speller there is a CTC branch
-        steps = encoded.memory.mask[:, 0, 0].sum(1).tolist()
+        heads_averaged, steps = attention.mean(1).cpu(), model.listener.steps(batch.feature_lengths)[0].tolist()
+        found = []
         for row, index in enumerate(batch.indices.tolist()):
-            drawn = _attention_map(corpus, index, attention[row], steps[row])
+            drawn = _attention_map(corpus, index, heads_averaged[row], steps[row])
             weights = torch.from_numpy(drawn.weights)
-            results[index] = _UtteranceResult(
+            result = _UtteranceResult(
                 decode(tokens[row]),
                 len(tokens[row]) < int(limits[row]),
                 None if ctc_tokens is None else decode(ctc_tokens[row]),
@@ -158,12 +158,19 @@ def evaluate(
                 coverage(weights),
                 sharpness(weights),
             )
+            found.append((index, result))
             if index in shown:
                 maps[index] = drawn
+        loss_sum += loss * batch.characters
+        characters += batch.characters
+        return found
 
-    if context.any_rank(stopped, device):
+    for batch in lockstep(loader, context, device, stop_and_note):
+        results.update(in_halves(look, batch))
+
+    if context.any_rank(stopped):
         return None
-    shares = context.all_gather((results, maps, loss_sum, characters))
+    shares = context.all_gather((results, maps, float(loss_sum), characters))
     results = {index: result for share in shares for index, result in share[0].items()}
     maps = {index: drawn for share in shares for index, drawn in share[1].items()}
     loss = sum(share[2] for share in shares) / sum(share[3] for share in shares)
@@ -177,9 +184,9 @@ def evaluate(
 
 
 def _attention_map(corpus: Corpus, index: int, attention: Tensor, steps: int) -> AttentionMap:
-    """`attention (H, U, S)` of one utterance in a batch without its padding, heads averaged."""
+    """`attention (U, S)` of one utterance in a batch, without its padding."""
     characters = [*corpus.transcripts[index], "<eos>"]
-    weights = attention[:, : len(characters), :steps].mean(0).float().cpu()
+    weights = attention[: len(characters), :steps].contiguous()
     seconds = corpus.lengths[index] / FRAMES_PER_SECOND
     return AttentionMap(corpus.paths[index].stem, characters, weights.numpy(), seconds)
 

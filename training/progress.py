@@ -65,15 +65,14 @@ class EpochProgress:
         self._note = f"distance {history[-1]['dev_distance']:.2f}, " if history else ""
         self._index = self._first = partial["batch"] if partial else 0
         self._steps = self._overflows = 0
-        self._sums = torch.zeros(len(MEANS), dtype=torch.float64, device=device)
-        self._characters = torch.zeros((), dtype=torch.long, device=device)
+        self._sums, self._characters = torch.zeros(len(MEANS), dtype=torch.float64), 0
         self._start, self._waiting = time.perf_counter(), 0.0
         self._bar: tqdm | None = None
         if partial:
             self._start -= partial["seconds"]
             self._characters += partial["characters"]
             if context.is_main:
-                self._sums += partial["totals"].to(device)
+                self._sums += partial["totals"]
 
     def watch(self, loader: DataLoader) -> Iterator[tuple[int, Batch]]:
         """Position in the epoch and batch, on the device; `loader` begins after the batches of the partial epoch."""
@@ -96,7 +95,7 @@ class EpochProgress:
             self._waiting += time.perf_counter() - asked
             yield index, batch
 
-    def update(self, result: StepResult, characters: Tensor, learning_rate: float, teacher_forcing_rate: float) -> None:
+    def update(self, result: StepResult, characters: int, learning_rate: float, teacher_forcing_rate: float) -> None:
         """Adds the result of a step on a batch of that many `characters` over all ranks."""
         self._overflows += result.overflow
         if not result.updated:
@@ -127,8 +126,8 @@ class EpochProgress:
 
     def partial(self, batch: int) -> PartialEpoch:
         """What a checkpoint needs to go on with `batch`; to be called on every rank."""
-        totals = self.context.all_reduce_sum(self._sums.clone()).cpu()
-        return {"batch": batch, "totals": totals, "characters": int(self._characters), "seconds": self.seconds}
+        totals = self.context.all_reduce_sum(self._sums.clone())
+        return {"batch": batch, "totals": totals, "characters": self._characters, "seconds": self.seconds}
 
     def means(self) -> dict[str, float]:
         """Losses and gradient norm per character over all ranks; to be called once, on every rank.

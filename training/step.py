@@ -1,15 +1,15 @@
 """One optimiser step on one batch, with gradient accumulation and data parallelism."""
 
+import copy
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
 from dataset import Batch
 from models.las import LAS, las_loss, off_diagonal
@@ -24,9 +24,9 @@ logger = logging.getLogger(f"las.{__name__}")
 
 
 class StepResult(NamedTuple):
-    """What one step computed. `losses (3,)`: this rank's share of the mean total, attention and CTC loss."""
+    """What one step computed, on the CPU."""
 
-    losses: Tensor
+    losses: Tensor  # (3,) this rank's share of the mean total, attention and CTC loss
     gradient_norm: Tensor  # (), before clipping
     updated: bool  # False if the gradient was not finite and the weights stayed as they were
     overflow: bool = False  # with fp16: it was only scaled too far
@@ -45,7 +45,7 @@ class TrainStep:
         clip_norm: gradients are scaled down to this norm.
         ctc_weight: share of the CTC loss.
         label_smoothing: of the cross entropy on characters.
-        ema_steps: horizon of the EMA, see `make_ema`.
+        ema_steps: horizon of the EMA, see `ExponentialMovingAverage`.
         ctc_only_warmup: whether some steps train the Listener by CTC alone.
     """
 
@@ -70,7 +70,7 @@ class TrainStep:
         self.device = next(model.parameters()).device
         self.optimizer = torch.optim.AdamW(model.parameters(), weight_decay=weight_decay, fused=True)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
-        self.ema = make_ema(model, ema_steps)
+        self.ema = ExponentialMovingAverage(model, ema_steps)
         self._bad_steps = 0  # consecutive
         self._parallel: nn.Module = model
         if context.world_size > 1:
@@ -81,7 +81,7 @@ class TrainStep:
         self,
         batch: Batch,
         *,
-        characters: Tensor,
+        characters: int,
         learning_rate: float,
         teacher_forcing_rate: float,
         guided_attention: float,
@@ -91,7 +91,7 @@ class TrainStep:
 
         Args:
             batch: this rank's share of the batch.
-            characters: `()`, characters of the whole batch over all ranks, `<eos>` counted.
+            characters: of the whole batch over all ranks, `<eos>` counted.
             learning_rate: of AdamW for this step.
             teacher_forcing_rate: probability that the Speller reads the true previous character.
             guided_attention: weight of the loss on attention away from the diagonal.
@@ -102,6 +102,7 @@ class TrainStep:
         """
         try:
             losses = self._backward(batch, characters, teacher_forcing_rate, guided_attention, train_speller)
+            return self._update(batch, losses, learning_rate)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -111,14 +112,20 @@ class TrainStep:
                 f"training.accumulate={2 * self.accumulate}, or take a smaller training.batch_size; last.pt holds what "
                 "was computed before"
             ) from None
+
+    def _update(self, batch: Batch, losses: Tensor, learning_rate: float) -> StepResult:
+        """Clips the gradient and takes the optimiser's step with it, if it is finite."""
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        finite = bool(torch.isfinite(norm))
+        # All that the host has to know is read at once: each reading waits for the GPU.
+        losses, norm = torch.cat([losses, norm.unsqueeze(0)]).cpu().split([3, 1])
+        norm = norm.squeeze(0)
+        finite = bool(norm.isfinite())
         if finite:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
             self.scaler.step(self.optimizer)
-            self.ema.update_parameters(self.model)
+            self.ema.update(self.model)
         # An overflow of scaled gradients is no fault of the batch, as long as the scale can come down.
         overflow = (
             not finite
@@ -131,7 +138,7 @@ class TrainStep:
         return StepResult(losses, norm, finite, overflow)
 
     def _backward(
-        self, batch: Batch, characters: Tensor, teacher_forcing_rate: float, guided_attention: float, spell: bool
+        self, batch: Batch, characters: int, teacher_forcing_rate: float, guided_attention: float, spell: bool
     ) -> Tensor:
         """Gradients of the mean loss over the whole batch; this rank's share of the losses `(3,)`."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -149,8 +156,8 @@ class TrainStep:
                 loss = las_loss(logits, encoded, part.tokens, part.token_lengths, self.ctc_weight, self.label_smoothing)
                 total = loss.total
                 if spell and guided_attention:
-                    steps = encoded.memory.mask.sum((1, 2, 3))
-                    total = total + guided_attention * off_diagonal(attention, part.token_lengths - 1, steps)
+                    guide = off_diagonal(attention, part.token_lengths - 1, encoded.memory.lengths)
+                    total = total + guided_attention * guide
                 share = part.characters / characters
                 self.scaler.scale(total * (share * self.context.world_size)).backward()  # DDP averages over ranks
             losses += torch.stack([value.detach() for value in loss]) * share
@@ -188,37 +195,43 @@ class TrainStep:
     @property
     def ema_model(self) -> LAS:
         """The model with the averaged weights: the one that is evaluated and decoded with."""
-        model = self.ema.module
-        assert isinstance(model, LAS)
-        return model
+        return self.ema.model
 
     def state_dict(self) -> dict:
         """What a checkpoint needs besides the averaged weights to resume training exactly."""
         return {
             "weights": self.model.state_dict(),
-            "averaged_steps": int(self.ema.n_averaged),
+            "averaged_steps": self.ema.steps,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
 
     def load_state_dict(self, ema_weights: dict, state: dict) -> None:
         """Restores the averaged weights and what `state_dict` returned."""
-        self.ema.module.load_state_dict(ema_weights)
-        self.ema.n_averaged.fill_(state["averaged_steps"])
+        self.ema.model.load_state_dict(ema_weights)
+        self.ema.steps = state["averaged_steps"]
         self.model.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         if state.get("scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
 
-def make_ema(model: nn.Module, horizon: float) -> AveragedModel:
-    """An exponential moving average of the weights over about `horizon` steps (Polyak and Juditsky 1992).
+class ExponentialMovingAverage:
+    """A model whose weights are the mean of those of the last `horizon` steps or so (Polyak and Juditsky 1992).
 
     In the beginning it reaches less far back: over about a tenth of the steps so far. Horizon 0: the last weights.
+    torch's AveragedModel keeps its count on the device, and reading it there would wait for the GPU at every step.
     """
 
-    def average(means: Any, weights: Any, steps: Any) -> None:  # lists of tensors, and how many steps
-        share = max(1 / max(1.0, horizon), 9 / (10 + int(steps)))
-        torch._foreach_lerp_(means, weights, share)
+    def __init__(self, model: LAS, horizon: float):
+        self.model, self.horizon, self.steps = copy.deepcopy(model).requires_grad_(False), horizon, 0
+        for module in self.model.modules():
+            if isinstance(module, nn.LSTM):
+                module.flatten_parameters()  # a copy is not one chunk of memory any more, which cuDNN wants
 
-    return AveragedModel(model, multi_avg_fn=average)
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Takes the weights of `model` into the mean."""
+        share = max(1 / max(1.0, self.horizon), 9 / (10 + self.steps)) if self.steps else 1.0
+        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), share)
+        self.steps += 1

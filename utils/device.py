@@ -101,8 +101,14 @@ def _check_kernels(device: torch.device) -> None:
 
 
 def memory_to_spare(device: torch.device) -> int:
-    """Bytes that one decoding batch may take: half of a GPU's free memory; little on a CPU, whose caches are small."""
-    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2**26
+    """Bytes that one decoding batch may take: half of a GPU's free memory; little on a CPU, whose caches are small.
+
+    What torch keeps for itself to hand out again is free.
+    """
+    if device.type != "cuda":
+        return 2**27
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (torch.cuda.mem_get_info(device)[0] + kept) // 2
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -50,11 +50,11 @@ class DistributedContext(NamedTuple):
             dist.all_reduce(values)
         return values
 
-    def any_rank(self, flag: bool, device: torch.device) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """Whether `flag` is true on at least one rank; the same answer on every rank."""
         if self.world_size == 1:
             return flag
-        return bool(self.all_reduce_sum(torch.tensor(int(flag), device=device)))
+        return bool(self.all_reduce_sum(torch.tensor(int(flag))))
 
     def all_gather(self, value: T) -> list[T]:
         """The picklable `value` of every rank, in order of rank, on every rank."""

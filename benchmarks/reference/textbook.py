@@ -197,4 +197,4 @@ class TextbookLAS(nn.Module):
 
 def unprojected_memory(encoded: Tensor, mask: Tensor) -> Memory:
     """A memory whose keys and values are `encoded (B, S, E)` itself, with `mask (B, S)`, as a single head."""
-    return Memory(encoded.unsqueeze(1), encoded.unsqueeze(1), mask[:, None, None, :])
+    return Memory(encoded.unsqueeze(1), encoded.unsqueeze(1), ~mask[:, None, None, :], mask.sum(1))

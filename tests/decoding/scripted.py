@@ -10,6 +10,8 @@ V = len(VOCABULARY)
 class Scripted:
     """What follows depends on the utterance, the last two characters and how many there were: a random table."""
 
+    device = torch.device("cpu")
+
     def __init__(self, seed: int, utterances: int, ending: float = 0.0):
         generator = torch.Generator().manual_seed(seed)
         self.tables = 2.5 * torch.randn(utterances, 4, V, V, generator=generator)

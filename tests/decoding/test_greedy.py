@@ -46,7 +46,7 @@ def test_first_letters_are_the_most_probable_that_say_something():
             log_probs[torch.arange(3), [9, 8, 7]] = -2.0
             return log_probs, states
 
-    memory = Memory(torch.zeros(3, 1), torch.zeros(3, 1), torch.zeros(3, 1))
+    memory = Memory(*[torch.zeros(3, 1)] * 4)
     model = Reluctant(0, 3)
     model.initial_state = lambda encoded, rows=1: ()
     assert first_letters(model, [EncodedUtterances(memory, None)]) == ["C", "A", "'"]

@@ -74,7 +74,7 @@ def test_select_rows_takes_rows_of_every_tensor_and_keeps_the_kind_of_tuple():
     found = select_rows((state, None), torch.tensor([2, 2, 0, 1]))
     assert isinstance(found[0], InputFeedingState)
     assert isinstance(found[0].cells[0], CellState)
-    assert found[1] is found[0].past_attention is None
+    assert found[1] is found[0].past is None
     assert found[0].cells[0].h.tolist() == [2, 2, 0, 1]
     assert found[0].cells[0].c.tolist() == [[4, 5], [4, 5], [0, 1], [2, 3]]
     assert found[0].context.tolist() == [20, 20, 0, 10]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.attention import ATTENTION, DotAttention, LocationAttention
+from models.attention import ATTENTION, DotAttention, LocationAttention, Past
 
 LENGTHS = torch.tensor([9, 4])
 
@@ -20,7 +20,7 @@ def project(layer, x, head):
 @pytest.fixture
 def inputs():
     torch.manual_seed(0)
-    return torch.randn(2, 3, 5), torch.randn(2, 9, 7), torch.rand(2, 2, 2, 3, 9)
+    return torch.randn(2, 3, 5), torch.randn(2, 9, 7), Past(*torch.rand(2, 2, 2, 3, 9))
 
 
 @torch.no_grad()
@@ -40,7 +40,8 @@ def test_equals_equations_written_out(kind, inputs):
                 if kind == "dot":
                     energies = [float(s @ key) / math.sqrt(4) for key in keys]
                 else:
-                    seen = torch.nn.functional.pad(past[b, :, head, q], (15, 15)).unfold(1, 31, 1)  # (2, S, 31)
+                    padded = torch.nn.functional.pad(torch.stack(past)[:, b, head, q], (15, 15))
+                    seen = padded.unfold(1, 31, 1)  # (2, S, 31)
                     filtered = torch.einsum("psw,cpw->sc", seen, attention.location.weight)  # (S, 10)
                     location = filtered @ attention.location_key.weight.T
                     energies = [
@@ -69,9 +70,8 @@ def test_location_attention_reads_where_it_was(inputs):
     attention = LocationAttention(5, 7, dim=8, heads=2)
     projected = attention.project(memory, LENGTHS)
     weights = attention(query, projected, past)[1]
-    for part in range(2):  # the step before, and all steps so far
-        moved = past.clone()
-        moved[:, part] = moved[:, part].roll(1, dims=3)
+    for part in Past._fields:
+        moved = past._replace(**{part: getattr(past, part).roll(1, dims=3)})
         assert not torch.allclose(attention(query, projected, moved)[1], weights)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from models import speller as speller_module
+from models.attention import Past
 from models.speller import CellState
 from utils.vocabulary import SOS
 
@@ -32,10 +33,8 @@ def test_rows_of_an_utterance_share_its_memory(make_las, speech):
     token = torch.tensor([5, 9, 4, 7, 8, 3])
     start = model.speller.initial_state(memory, rows=2)
     cells = tuple(CellState(*(tensor + 0.1 * torch.rand_like(tensor) for tensor in cell)) for cell in start.cells)
-    past = start.past_attention + 0.1 * torch.rand_like(start.past_attention)
-    state = start._replace(
-        cells=cells, context=start.context + 0.1 * torch.rand_like(start.context), past_attention=past
-    )
+    past = Past(*(tensor + 0.1 * torch.rand_like(tensor) for tensor in start.past))
+    state = start._replace(cells=cells, context=start.context + 0.1 * torch.rand_like(start.context), past=past)
     logits, _, weights = model.speller.step(token, state, memory)
     repeated = type(memory)(*(tensor.repeat_interleave(2, dim=0) for tensor in memory))
     expected, _, expected_weights = model.speller.step(token, state, repeated)
@@ -125,7 +124,7 @@ def test_the_parallel_speller_samples_from_what_it_predicts_along_the_truth(make
     model = make_las(attention={"kind": "dot"}, speller={"input_feeding": False, "layers": layers})
     memory = model.listen(*speech).memory
     along_truth, _ = model.speller(TOKENS, memory)
-    monkeypatch.setattr(speller_module, "_draw", lambda logits: logits.argmax(-1))
+    monkeypatch.setattr(model.speller, "_noise", lambda *shape: torch.zeros(*shape, 31))
     most_probable = torch.cat([TOKENS[:, :1], along_truth.argmax(-1)[:, :-1]], dim=1)
     expected = {0.0: model.speller(most_probable, memory), 1.0: model.speller(TOKENS, memory)}
     assert not torch.allclose(expected[0.0][0], expected[1.0][0])

@@ -44,7 +44,7 @@ def test_attention_that_stands_still_is_sharp_but_not_aligned(make_las, dev):
     """Every character looks at the first step."""
     model = make_las()
 
-    def stay(query, memory, past=None, product=None):
+    def stay(query, memory, *others):
         weights = torch.zeros(*memory.keys.shape[:2], query.size(1), memory.keys.size(2))
         weights[..., 0] = 1
         return (weights @ memory.values).transpose(1, 2).flatten(2), weights

@@ -43,7 +43,7 @@ def script(model, text: str) -> None:
 
     def spell(tokens, memory, teacher_forcing_rate):
         B, U = tokens.shape
-        characters, steps = (tokens > 0).sum(1), memory.mask.sum((1, 2, 3))
+        characters, steps = (tokens > 0).sum(1), memory.lengths
         attention = torch.zeros(B, 1, U, memory.keys.size(2))
         for row in range(B):
             for u in range(int(characters[row])):
@@ -127,7 +127,7 @@ class ThreadContext:
         self.barrier.wait()
         return total
 
-    def any_rank(self, flag, device):
+    def any_rank(self, flag):
         return bool(self.all_reduce_sum(torch.tensor(int(flag))))
 
 

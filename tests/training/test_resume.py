@@ -51,7 +51,7 @@ def train(step: TrainStep, seed: int = 0) -> None:
     for parameter in step.model.parameters():
         parameter.grad = torch.randn_like(parameter)
     step.optimizer.step()
-    step.ema.update_parameters(step.model)
+    step.ema.update(step.model)
 
 
 # ---------------------------------------------------------------------------------------------------------- TrainState
@@ -87,7 +87,7 @@ def test_what_was_saved_is_restored(make_step, constant, tmp_path):
     assert found.partial.keys() == PARTIAL.keys()
     for each in (step, other):
         train(each, seed=1)
-    for one, expected in ((other.model, step.model), (other.ema, step.ema)):
+    for one, expected in ((other.model, step.model), (other.ema_model, step.ema_model)):
         for name, weights in expected.state_dict().items():
             assert torch.equal(one.state_dict()[name], weights), name
 

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dataset import Batch
 from models.las import las_loss, off_diagonal
-from training.step import TrainStep, make_ema
+from training.step import ExponentialMovingAverage, TrainStep
 from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
 from utils.vocabulary import PAD, encode
@@ -91,7 +91,7 @@ def test_the_gradient_is_of_the_loss_with_guided_attention(make_step, batch):
     model = make_step().model
     logits, attention, encoded = model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
     loss = las_loss(logits, encoded, batch.tokens, batch.token_lengths, 0.3, 0.1).total
-    loss = loss + 0.5 * off_diagonal(attention, batch.token_lengths - 1, encoded.memory.mask.sum((1, 2, 3)))
+    loss = loss + 0.5 * off_diagonal(attention, batch.token_lengths - 1, encoded.memory.lengths)
     loss.backward()
     for found, expected in zip(step.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(found.grad, expected.grad)
@@ -122,14 +122,14 @@ def test_steps_that_train_the_listener_alone(make_step, batch):
 def test_a_gradient_that_is_not_finite_changes_nothing_and_names_the_utterances(make_step, batch, caplog):
     step = make_step()
     take(step, batch)
-    before, average, state = weights_of(step.model), weights_of(step.ema), step.state_dict()
+    before, average, state = weights_of(step.model), weights_of(step.ema_model), step.state_dict()
     bad = batch._replace(features=batch.features * float("nan"))
     for _ in range(2):
         result = take(step, bad)
         assert not result.updated
         assert not torch.isfinite(result.gradient_norm)
     assert_equal(step.model.state_dict(), before)
-    assert_equal(step.ema.state_dict(), average)
+    assert_equal(step.ema_model.state_dict(), average)
     assert step.state_dict()["averaged_steps"] == state["averaged_steps"] == 1
     assert caplog.messages == ["skipped a batch whose gradient is not finite: u0, u1, u2, u3, u4"] * 2
     assert take(step, batch).updated  # a good one in between, and counting begins anew
@@ -166,7 +166,7 @@ def test_a_restored_step_goes_on_as_the_one_that_was_saved(make_step, batch, tmp
     for each in (step, other):
         take(each, batch)
     assert_equal(other.model.state_dict(), step.model.state_dict())
-    assert_equal(other.ema.state_dict(), step.ema.state_dict())
+    assert_equal(other.ema_model.state_dict(), step.ema_model.state_dict())
     assert not all(torch.equal(a, b) for a, b in zip(step.model.parameters(), step.ema_model.parameters(), strict=True))
 
 
@@ -177,27 +177,27 @@ def test_a_restored_step_goes_on_as_the_one_that_was_saved(make_step, batch, tmp
 def test_the_average_equals_the_one_written_out(horizon):
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
-    average = make_ema(model, horizon)
+    average = ExponentialMovingAverage(model, horizon)
     expected = None
     for step in range(30):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter))
-        average.update_parameters(model)
+        average.update(model)
         now = model.weight.detach().clone()
         share = 1.0 if expected is None else max(1 / max(1, horizon), 9 / (10 + step))
         expected = now if expected is None else expected + share * (now - expected)
-    assert torch.allclose(average.module.weight, expected, atol=1e-5)
+    assert torch.allclose(average.model.weight, expected, atol=1e-5)
     if horizon == 0:
-        assert torch.equal(average.module.weight, model.weight)
+        assert torch.equal(average.model.weight, model.weight)
 
 
 def test_the_average_is_nearer_to_the_centre_than_the_last_weights():
     torch.manual_seed(0)
     model = nn.Linear(50, 50, bias=False)
-    average = make_ema(model, 20)
+    average = ExponentialMovingAverage(model, 20)
     for _ in range(200):
         with torch.no_grad():
             model.weight.normal_()
-        average.update_parameters(model)
-    assert average.module.weight.std() < 0.3 * model.weight.std()
+        average.update(model)
+    assert average.model.weight.std() < 0.3 * model.weight.std()

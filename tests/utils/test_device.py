@@ -173,9 +173,11 @@ def test_precision_of_a_cpu(monkeypatch, capabilities, auto):
         assert choose_precision(name, torch.device("cpu")) == name
 
 
-def test_memory_to_spare_is_half_of_what_a_gpu_has_free(monkeypatch):
+def test_memory_to_spare_is_half_of_what_a_gpu_and_torch_have_free(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 16 * 10**9))
-    assert memory_to_spare(torch.device("cuda", 0)) == 5 * 10**8
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * 10**9)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 * 10**9)
+    assert memory_to_spare(torch.device("cuda", 0)) == 15 * 10**8
     assert 0 < memory_to_spare(torch.device("cpu")) < 2**30
 
 

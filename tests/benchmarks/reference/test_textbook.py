@@ -36,7 +36,7 @@ def test_textbook_gives_the_logits_of_the_project(make_las, speech, small_settin
         torch.testing.assert_close(their_logits, logits, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(their_attention, attention, atol=1e-4, rtol=1e-4)
         assert theirs_encoded.ctc_lengths.tolist() == encoded.ctc_lengths.tolist()
-        assert torch.equal(theirs_encoded.memory.mask, encoded.memory.mask)
+        assert torch.equal(theirs_encoded.memory.padding, encoded.memory.padding)
         for row, length in enumerate(theirs_encoded.ctc_lengths.tolist()):
             ctc, expected = theirs_encoded.ctc_log_probs[row, :length], encoded.ctc_log_probs[row, :length]
             torch.testing.assert_close(ctc, expected, atol=1e-4, rtol=1e-4)
