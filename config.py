@@ -153,7 +153,7 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _location_needs_the_step_before(self) -> "ModelConfig":
         if self.attention.kind == "location" and not self.speller.input_feeding:
-            raise ValueError("model.attention.kind to be dot where model.speller.input_feeding is false")
+            raise ValueError("model.speller.input_feeding to be true where model.attention.kind is location")
         return self
 
 

@@ -76,7 +76,7 @@ def beam_search(
         if device.type == "cpu" or step % SYNC_EVERY == SYNC_EVERY - 1 or step == longest:
             unfinished = (~beam.done).nonzero().squeeze(1)
             if len(unfinished) <= COMPACT_BELOW * len(beam.done):
-                found |= _read(_Beam(*(tensor[beam.done] for tensor in beam)), length_reward)
+                found |= _read(select_rows(beam, beam.done.nonzero().squeeze(1)), length_reward)
                 if len(unfinished) == 0:
                     break
                 beam, encoded, rows = (

@@ -147,18 +147,18 @@ class InputFeedingSpeller(Speller[InputFeedingState]):
         return InputFeedingState(cells, context, Past(previous, nothing))
 
     def step(self, token: Tensor, state: InputFeedingState, memory: Memory) -> tuple[Tensor, InputFeedingState, Tensor]:
-        masks, weights = self._dropout_masks(token, len(self.cells)), self._cell_weights()
-        gates = self._character_gates(token, masks, weights)
+        masks, weights = self._dropout_masks(token, len(self.cells)), self._cell_weights(token.size(0))
+        gates = self._character_gates(token, masks, weights, matmul)
         x, state, attention = self._recur(gates, state, memory, masks, weights, matmul)
         return self._distribution(torch.cat([x, state.context], dim=1)), state, attention
 
     def forward(self, tokens: Tensor, memory: Memory, teacher_forcing_rate: float = 1.0) -> tuple[Tensor, Tensor]:
         (N, U), B = tokens.shape, memory.keys.size(0)
-        masks, weights = self._dropout_masks(tokens, len(self.cells)), self._cell_weights()
+        masks, weights = self._dropout_masks(tokens, len(self.cells)), self._cell_weights(N)
         sampling = teacher_forcing_rate < 1
         sample, noise = _sampling_mask(tokens, teacher_forcing_rate), self._noise(U, N) if sampling else ()
         # unbind, since the gradient of indexing would write a whole (N, U, 4 hidden) of zeros at every step
-        gates_at = self._character_gates(tokens, masks, weights).unbind(1)
+        gates_at = self._character_gates(tokens, masks, weights, matmul).unbind(1)
 
         state, deferred = self.initial_state(memory, N // B), DeferredWeightGrad()
         recompute = torch.is_grad_enabled() and self.attention.must_recompute(memory, N // B * U)
@@ -170,7 +170,8 @@ class InputFeedingSpeller(Speller[InputFeedingState]):
                 with torch.no_grad():
                     before = self._distribution(torch.cat([outputs[-1], contexts[-1]], dim=1))
                     drawn = (before + noise[step]).argmax(-1)
-                gates = torch.where(sample[:, step, None], self._character_gates(drawn, masks, weights), gates)
+                of_drawn = self._character_gates(drawn, masks, weights, deferred)
+                gates = torch.where(sample[:, step, None], of_drawn, gates)
             output, state, looked = self._recur(gates, state, memory, masks, weights, deferred, recompute)
             outputs.append(output)
             contexts.append(state.context)
@@ -178,22 +179,23 @@ class InputFeedingSpeller(Speller[InputFeedingState]):
         spelled = torch.cat([torch.stack(outputs, dim=1), torch.stack(contexts, dim=1)], dim=2)
         return self._distribution(spelled), torch.stack(attention, dim=2)
 
-    def _cell_weights(self) -> "_CellWeights":
-        """The cells' weights as a step needs them; to be taken once for all steps."""
+    def _cell_weights(self, rows: int) -> "_CellWeights":
+        """The cells' weights as a step of so many rows needs them; to be taken once for all steps."""
         cells = [cell for cell in self.cells if isinstance(cell, nn.LSTMCell)]
         size = self.embedding.embedding_dim
         for_characters, for_context = cells[0].weight_ih.split([size, cells[0].input_size - size], dim=1)
         inputs = [for_context, *(cell.weight_ih for cell in cells[1:])]
         recurrent = [torch.cat([weight, cell.weight_hh], dim=1).T for weight, cell in zip(inputs, cells, strict=True)]
         first, *biases = [cell.bias_ih + cell.bias_hh for cell in cells]
-        return _CellWeights(for_characters, first, recurrent, biases)
+        return _CellWeights(for_characters.T, first, recurrent, biases, first.new_zeros(rows, first.size(0)))
 
-    def _character_gates(self, tokens: Tensor, masks: Masks, weights: "_CellWeights") -> Tensor:
+    def _character_gates(self, tokens: Tensor, masks: Masks, weights: "_CellWeights", matmul: Matmul) -> Tensor:
         """Contribution of characters to the first cell's gates, for a whole transcript at once.
 
         `tokens (...)` to `(..., 4 hidden)`.
         """
-        return F.linear(_drop(self.embedding(tokens), masks[0]), weights.for_characters, weights.first_bias)
+        embedded = _drop(self.embedding(tokens), masks[0])
+        return matmul("characters", embedded, weights.for_characters, weights.first_bias)
 
     def _recur(
         self,
@@ -226,7 +228,8 @@ class InputFeedingSpeller(Speller[InputFeedingState]):
             if index == 0:
                 cells.append(_lstm(character_gates, matmul("cell 0", both, weight), c))
             else:
-                cells.append(_lstm(None, matmul(f"cell {index}", both, weight, weights.biases[index - 1]), c))
+                gates = matmul(f"cell {index}", both, weight, weights.biases[index - 1])
+                cells.append(_lstm(weights.nothing, gates, c))
             x = _drop(cells[-1].h, masks[index + 1])
         past = None
         if state.past is not None:  # from rows to queries, (B, H, Q, S)
@@ -240,10 +243,11 @@ class InputFeedingSpeller(Speller[InputFeedingState]):
 class _CellWeights(NamedTuple):
     """Weights of `InputFeedingSpeller.cells`, one product for what a cell reads and its own output of before."""
 
-    for_characters: Tensor  # (4 hidden, embedding)
+    for_characters: Tensor  # (embedding, 4 hidden)
     first_bias: Tensor  # (4 hidden,)
     recurrent: list[Tensor]  # (input + hidden, 4 hidden) of each cell; the first one's input is the context
     biases: list[Tensor]  # (4 hidden,) of all cells but the first
+    nothing: Tensor  # (N, 4 hidden), zeros: what characters contribute to those
 
 
 class ParallelSpeller(Speller[ParallelState]):
@@ -310,14 +314,12 @@ class ParallelSpeller(Speller[ParallelState]):
         return self._distribution(torch.cat([x, context], dim=2)), weights, ParallelState(tuple(cells))
 
 
-def _lstm(from_characters: Tensor | None, gates: Tensor, c: Tensor) -> CellState:
+def _lstm(from_characters: Tensor, gates: Tensor, c: Tensor) -> CellState:
     """An LSTM cell after its products, whose sum is its gates, `(N, 4 hidden)` each, in the order of `nn.LSTMCell`."""
     if gates.is_cuda:  # one kernel forward and one backward; nn.LSTMCell uses it there too
-        other = torch.zeros_like(gates) if from_characters is None else from_characters
-        h, c, _ = torch.ops.aten._thnn_fused_lstm_cell(other, gates, c)
+        h, c, _ = torch.ops.aten._thnn_fused_lstm_cell(from_characters, gates, c)
         return CellState(h, c)
-    gates = gates if from_characters is None else from_characters + gates
-    input_gate, forget_gate, cell_gate, output_gate = gates.chunk(4, dim=1)
+    input_gate, forget_gate, cell_gate, output_gate = (from_characters + gates).chunk(4, dim=1)
     c = forget_gate.sigmoid() * c + input_gate.sigmoid() * cell_gate.tanh()
     return CellState(output_gate.sigmoid() * c.tanh(), c)
 

@@ -32,7 +32,7 @@ SMALL = [
     "model.listener={conv: [{channels: 32, kernel: 3, stride: 2}], blstm_layers: 1, pblstm_layers: 1, hidden: 32, "
     "dropout: 0.1}",
     "model.attention={kind: location, heads: 1, dim: 32}",
-    "model.speller={embedding: 32, hidden: 64, layers: 1, dropout: 0.1}",
+    "model.speller={embedding: 32, hidden: 64, layers: 1, input_feeding: true, dropout: 0.1}",
     "augment.from_epoch=2",
     "augment.frequency_width=2",
     "training.batch_size=8",

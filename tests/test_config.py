@@ -46,7 +46,7 @@ def test_resolved_settings_read_back_the_same(tmp_path):
         ("data.skip_bad=3", ["data.skip_bad", "boolean"]),
         ("model.listener.conv=[{channels: 8, kernel: 4, stride: 2}]", ["model.listener.conv.0.kernel", "found 4"]),
         ("training.teacher_forcing.stages=[{from_epoch: 1, factor: 0.9}]", ["stages.0.floor is missing"]),
-        ("model.speller.input_feeding=false", ["config.yaml: model: expected model.attention.kind to be dot"]),
+        ("model.attention.kind=location", ["model: expected model.speller.input_feeding to be true where"]),
         ("model.attention.heads=5", ["model.attention", "multiple of model.attention.heads (5)"]),
         ("run.name=../up", ["run.name", "../up"]),
         ("nonsense", ["nonsense", "key=value"]),

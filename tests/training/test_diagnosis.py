@@ -66,7 +66,7 @@ def test_no_eos(make_las, dev):
     assert min(map(len, texts)) > 10
     (warning,) = [line for line in diagnose(metrics, 8) if "<eos>" in line]
     assert "100% of the dev hypotheses run to their limit of characters" in warning
-    assert "decoding.ctc_weight=0.3" in warning
+    assert "decoding.ctc_weight=0.5" in warning
     model.speller.output_bias[EOS] = 1e4  # it ends at once: another fault, and not this one
     metrics, texts = look(model, dev)
     assert metrics["dev_unended"] == 0
