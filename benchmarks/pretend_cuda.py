@@ -65,7 +65,7 @@ class PretendCuda(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._patches = [
+        self._patches: list[Any] = [
             mock.patch("torch.autocast", _autocast),
             mock.patch("torch.amp.GradScaler", lambda device, **kwargs: _scaler("cpu", **kwargs)),
             mock.patch("torch._C._group_tensors_by_device_and_dtype", _group),
@@ -133,15 +133,15 @@ class _CudaTensor(Tensor):
     """A tensor whose values lie in a tensor on the CPU."""
 
     held: Tensor
-    device = property(lambda self: CUDA)  # type: ignore[assignment]
-    is_cuda = property(lambda self: True)  # type: ignore[assignment]
-    is_cpu = property(lambda self: False)  # type: ignore[assignment]
+    device = property(lambda self: CUDA)
+    is_cuda = property(lambda self: True)
+    is_cpu = property(lambda self: False)
 
     @staticmethod
     def __new__(cls, inner: Tensor):
         if isinstance(inner, _CudaTensor):
             return inner
-        wrapped = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        wrapped = Tensor._make_wrapper_subclass(
             cls,
             inner.size(),
             strides=inner.stride(),
@@ -156,22 +156,20 @@ class _CudaTensor(Tensor):
     def __init__(self, inner: Tensor):
         pass
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"cuda:{self.held!r}"
 
     def __deepcopy__(self, memo):
         copied = type(self)(self.held.clone())
-        if isinstance(self, nn.Parameter):
-            copied = nn.Parameter(copied, self.requires_grad)
-        return copied
+        return nn.Parameter(copied, self.requires_grad) if isinstance(self, nn.Parameter) else copied
 
     @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[override]
         kwargs = kwargs or {}
         inputs = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
         _check(func, inputs, args)
         if func.overloadpacket is aten._thnn_fused_lstm_cell:
-            outputs = _fused_cell(*(tensor.held for tensor in inputs))
+            outputs = _fused_cell(*map(_unwrap, inputs))
         elif func.overloadpacket is aten._thnn_fused_lstm_cell_backward_impl:
             outputs = _fused_cell_backward(*(_unwrap(each) for each in args))
         else:
@@ -317,7 +315,7 @@ def _dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = F
     return torch.native_dropout(x, p, True)[0] if training and p else x
 
 
-def _lstm(x: Tensor, state: tuple[Tensor, Tensor], weights: list[Tensor], *options: Any) -> Any:
+def _lstm(x: Tensor, state: tuple[Tensor, ...], weights: list[Tensor], *options: Any) -> Any:
     for each in (*state, *weights):
         if not isinstance(each, _CudaTensor):
             raise AssertionError(f"lstm: weights or state on the CPU, {_where()}")
