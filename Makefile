@@ -1,11 +1,11 @@
-# make setup | demo | test | test-fast | test-oldest | lint | bench | audit    (needs only Python 3.11 or newer)
+# make setup | demo | test | test-fast | test-oldest | lint | bench | gpu | audit    (needs only Python 3.11 or newer)
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 CONSTRAINTS := constraints.txt
 FAST   := tests/models tests/decoding tests/training/test_schedules.py tests/utils/test_metrics.py
 
-.PHONY: setup demo test test-fast test-oldest lint bench audit
+.PHONY: setup demo test test-fast test-oldest lint bench gpu audit
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -41,6 +41,9 @@ bench: setup       ## speed beside other ways to write it, on whatever device is
 	$(RUN) -m benchmarks.data
 	$(RUN) -m benchmarks.decode
 	$(RUN) -m benchmarks.train
+
+gpu:               ## what only a GPU can say, in 8 minutes, with the python that is there: gpu-results/gpu.md
+	python -m benchmarks.gpu
 
 audit: setup       ## secrets in what git tracks; known vulnerabilities of what is installed (asks PyPI; fails where it cannot)
 	$(PYTHON) -m venv $(VENV)/audit

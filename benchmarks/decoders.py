@@ -80,7 +80,7 @@ def synthetic_batches(shape: Shape, model: LAS, utterances: int, device: torch.d
 
     def make(number: int) -> DecodingBatch:
         batch = epoch.batch(max(number, 0))
-        ctc_steps = torch.tensor([model.listener.steps(T)[1] for T in batch.feature_lengths.tolist()], device=device)
+        ctc_steps = torch.tensor([model.listener.steps(T)[1] for T in batch.feature_lengths.tolist()])
         limits = torch.minimum(batch.token_lengths - 2, ctc_steps - 1)  # CTC needs a step for each character
         return DecodingBatch(batch.features, batch.feature_lengths, limits.clamp(min=1))
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchaudio.functional import mask_along_axis
 
 from utils.sampler import wrap_seed
 
@@ -56,6 +55,8 @@ class Augmentation:
         """SpecAugment: normalised `features (T, D)` to the same shape; arguments as of `perturb`."""
         if epoch < self.from_epoch:
             return features
+        from torchaudio.functional import mask_along_axis  # here, since nothing else than training needs torchaudio
+
         masked = features.unsqueeze(0)
         with torch.random.fork_rng(devices=[]):  # torchaudio draws from the global generator
             torch.manual_seed(self._seed(index, epoch, purpose=2))

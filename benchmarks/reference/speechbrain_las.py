@@ -113,6 +113,7 @@ class SpeechBrainLAS(nn.Module):
         Returns:
             The memory `(B, S, E)`, the input of the CTC branch `(B, S', E')`, and the lengths of both, `(B,)` each.
         """
+        lengths = lengths.to(features.device)
         x, ctc_memory, ctc_lengths = features, features, lengths
         for index, (layer, norm, stride) in enumerate(zip(self.layers, self.norms, self.strides, strict=True)):
             if isinstance(getattr(layer, "rnn", None), nn.LSTM):

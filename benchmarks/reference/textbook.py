@@ -163,6 +163,7 @@ class TextbookLAS(nn.Module):
             lengths: `(B,)`.
             tokens: `(B, U)`, beginning with `<sos>`.
         """
+        lengths = lengths.to(features.device)
         x, ctc_memory, ctc_lengths = features, features, lengths
         for index, layer in enumerate(self.layers):
             x, lengths = layer(x, lengths)
