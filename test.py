@@ -52,6 +52,7 @@ from utils.device import choose_device, choose_precision
 from utils.distributed import DistributedContext, init_distributed
 from utils.errors import UserError
 from utils.files import NAME_RULE, is_name, write_csv
+from utils.locking import sole_writer
 from utils.metrics import score
 
 NO_FEATURE_CONFIG = """{}: how features are computed from speech is not known to this checkpoint, so it cannot
@@ -118,16 +119,18 @@ def decode_partition(
     recogniser, options = make_recogniser(loaded.models, config, device, allow_blank=split is not None)
     files = [(str(path.resolve()), path.stat().st_mtime_ns) for path in checkpoints]
     decoded_with = repr((options, config.decoding.model_dump(), recogniser.precision, files, corpus.format))
-    partial = PartialResults(folder, name, decoded_with, resume, context)
-    texts = transcribe(recogniser, corpus, options, device, context, partial)
-    seconds = time.perf_counter() - start
-    if not context.is_main:
-        return
-    if split is None:
-        by_name = {path.stem: text for path, text in zip(corpus.paths, texts, strict=True)}
-        write_submission(Path(config.test.submission), form, by_name)
-    scored = "" if corpus.texts is None else score_texts(folder, name, corpus, texts) + ", "
-    partial.remove()
+    folder.mkdir(parents=True, exist_ok=True)
+    with sole_writer(folder, f"test.py-{name}", context):
+        partial = PartialResults(folder, name, decoded_with, resume, context)
+        texts = transcribe(recogniser, corpus, options, device, context, partial)
+        seconds = time.perf_counter() - start
+        if not context.is_main:
+            return
+        if split is None:
+            by_name = {path.stem: text for path, text in zip(corpus.paths, texts, strict=True)}
+            write_submission(Path(config.test.submission), form, by_name)
+        scored = "" if corpus.texts is None else score_texts(folder, name, corpus, texts) + ", "
+        partial.remove()
     logger.info(f"{name}: {len(corpus)} utterances, {scored}{seconds:.1f} s ({options})")
 
 

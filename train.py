@@ -36,7 +36,8 @@ from utils.checkpoint import describe_model, feature_config_of
 from utils.device import choose_device, choose_precision, environment
 from utils.distributed import DistributedContext, init_distributed
 from utils.errors import Interrupted
-from utils.files import flatten
+from utils.files import flatten, sweep_temporaries
+from utils.locking import sole_writer
 from utils.sampler import wrap_seed
 
 logger = logging.getLogger(f"las.{__name__}")
@@ -211,7 +212,10 @@ def main(config: Config) -> None:
     with init_distributed(device) as context:
         if context.is_main:
             open_run_folder(config.run.path)
-        Trainer(config, device, context).fit()
+        with sole_writer(config.run.path, "train.py", context):
+            if context.is_main:
+                sweep_temporaries(config.run.path)
+            Trainer(config, device, context).fit()
     logger.info(f"next: {shlex.join(['python', 'test.py', *sys.argv[1:]])}, which searches with a beam")
 
 

@@ -26,6 +26,7 @@ def parse_arguments() -> DecodingArguments:
 if __name__ == "__main__":  # before torch is imported: --help and a misspelt key answer at once
     ARGUMENTS = run_command(parse_arguments)
 
+import argparse
 import itertools
 import logging
 from collections.abc import Sequence
@@ -41,16 +42,23 @@ from corpora.checks import read_transcript
 from corpora.layout import find_partition
 from corpora.loading import Corpus, load_corpus
 from decoding.beam_search import Hypothesis, beam_search
-from decoding.language_model import MAX_ORDER, save_language_model, train_language_model
+from decoding.language_model import (
+    MAX_ORDER,
+    LanguageModel,
+    load_language_model,
+    save_language_model,
+    train_language_model,
+)
 from decoding.ranking import RANKERS
 from decoding.recogniser import EncodedUtterances, Recogniser
 from decoding.rescoring import SourceScores, Weights, combine, score_hypotheses
 from decoding.transcribe import DecodingOptions, decode_batches, transcribe
 from training.resume import check_data_root
-from utils.checkpoint import load_models
+from utils.checkpoint import LoadedModels, load_models
 from utils.device import choose_device, choose_precision
 from utils.errors import BadFile, UserError
-from utils.files import is_leftover, read_lines, to_yaml
+from utils.files import atomic_write, is_leftover, read_lines, to_yaml
+from utils.locking import sole_writer
 from utils.metrics import score
 from utils.vocabulary import decode, spellable
 
@@ -174,12 +182,18 @@ def main(arguments: DecodingArguments) -> None:
     loaded = load_models(checkpoints)
     check_data_root(folder, config.data.root)
 
+    folder.mkdir(parents=True, exist_ok=True)
+    with sole_writer(folder, "tune.py"):
+        tune(flags, config, loaded, device, precision)
+
+
+def tune(flags: argparse.Namespace, config: Config, loaded: LoadedModels, device: torch.device, precision: str) -> None:
+    """Makes the language model and finds the weights, see the module's docstring."""
+    folder = config.run.path
     texts = read_texts(config, flags.text)
     language_model = train_language_model(texts, flags.order)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_language_model(folder / "lm.pt", language_model)
-    contexts = len(language_model.log_probs)
-    logger.info(f"{folder / 'lm.pt'}: {len(texts):,} texts, {sum(map(len, texts)):,} characters, {contexts:,} contexts")
+    sizes = f"{len(texts):,} texts, {sum(map(len, texts)):,} characters, {len(language_model.log_probs):,} contexts"
+    logger.info(f"language model: {sizes}")
 
     corpus = load_corpus(
         [find_partition(config.data.root, config.data.dev)],
@@ -193,9 +207,9 @@ def main(arguments: DecodingArguments) -> None:
     models = [model.to(device) for model in loaded.models]
     language_model = language_model.to(device)
 
-    def distance_with(weights: Weights, rank: str) -> float:
+    def distance_with(weights: Weights, rank: str, lm: LanguageModel) -> float:
         """Mean distance on dev as test.py would decode it."""
-        recogniser = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, precision)
+        recogniser = Recogniser(models, weights.ctc_weight, lm, weights.lm_weight, precision)
         options = DecodingOptions("beam", config.decoding.beam_size, rank, weights.length_reward)
         return score(corpus.transcripts, transcribe(recogniser, corpus, options, device)).distance
 
@@ -207,11 +221,19 @@ def main(arguments: DecodingArguments) -> None:
     rank = best_rank(nbest, weights, corpus.transcripts)
     found = {"rank": rank, **{name: round(value, 3) for name, value in weights._asdict().items()}}
     now = Weights(*(getattr(config.decoding, name) for name in Weights._fields))
-    before, after = distance_with(now, config.decoding.rank), distance_with(weights, rank)
+    there = folder / "lm.pt"  # one unit with the weights that are in use: replaced together or not at all
+    in_use = load_language_model(there).to(device) if now.lm_weight and there.exists() else language_model
+    before = distance_with(now, config.decoding.rank, in_use)
+    after = distance_with(weights, rank, language_model)
     logger.info(f"{config.data.dev}: distance {before:.3f} with {now._asdict()}, {after:.3f} with {found}")
+    if after < before or not there.exists():
+        save_language_model(there, language_model.to(torch.device("cpu")))
+        logger.info(f"{there}: {sizes}")
     if after < before:
         tuned = folder / TUNED
-        tuned.write_text(f"# python tune.py: {config.data.dev} distance {after:.3f}\n" + to_yaml({"decoding": found}))
+        with atomic_write(tuned) as temporary:
+            comment = f"# python tune.py: {config.data.dev} distance {after:.3f}\n"
+            temporary.write_text(comment + to_yaml({"decoding": found}), encoding="utf-8")
         logger.info(f"{tuned}: test.py will use these")
     else:
         logger.info("no better than what is configured: left as it is")

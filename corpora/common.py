@@ -20,10 +20,11 @@ from corpora.checks import LISTED, first_findings, read_transcript
 from utils.errors import BadFile, UserError
 from utils.features import FeatureConfig, write_feature_config
 from utils.files import atomic_write
+from utils.locking import sole_writer
 from utils.vocabulary import spellable, unspellable
 
 SOURCES = "sources.tsv"  # in a partition's folder
-LONGEST_ID = 240  # bytes: a file's name has at most 255, and .npy.tmp is added
+LONGEST_ID = 235  # bytes: a file's name has at most 255, and .npy.12345678.tmp is added
 
 logger = logging.getLogger(f"las.{__name__}")
 
@@ -66,6 +67,14 @@ def make_corpus(
     Raises:
         UserError: `out` holds features of another configuration; or, once everything else is written, the findings.
     """
+    out.mkdir(parents=True, exist_ok=True)
+    with sole_writer(out, "making"):
+        _make_partitions(partitions, out, feature_config, jobs, skip_bad)
+
+
+def _make_partitions(
+    partitions: Sequence[Found], out: Path, feature_config: FeatureConfig, jobs: int, skip_bad: bool
+) -> None:
     write_feature_config(out, feature_config)
     torch.set_num_threads(1)  # each of the jobs has an utterance of its own to work on
     findings = []

@@ -25,6 +25,7 @@ from corpora.audio import features_of, resample
 from utils.cli import run_command
 from utils.errors import UserError
 from utils.features import FeatureConfig, write_feature_config
+from utils.locking import sole_writer
 
 SIZES = {"train": 1600, "dev": 100, "test": 100}
 SMALLEST = 16
@@ -169,6 +170,12 @@ class Synthesiser:
 
 def make_corpus(root: Path, sizes: dict[str, int] = SIZES, seed: int = SEED) -> None:
     """Writes partitions `train`, `dev` and `test` under `root`, in the layout of F23; nothing if they are there."""
+    root.mkdir(parents=True, exist_ok=True)
+    with sole_writer(root, "making"):
+        _make_corpus(root, sizes, seed)
+
+
+def _make_corpus(root: Path, sizes: dict[str, int], seed: int) -> None:
     made = root / "made.json"
     recipe = {"seed": seed, "sizes": sizes}
     write_feature_config(root, FEATURES)

@@ -68,8 +68,9 @@ def kill_wandb(call: Call) -> None:
 
 def fill_disk(call: Call) -> None:
     """Nothing can be written to last.pt any more; at `save`."""
-    checkpointer = call.arguments[0]
-    (checkpointer.folder / "last.pt.tmp").symlink_to("/dev/full")
+    from utils.files import temporary_name
+
+    temporary_name(call.arguments[0].folder / "last.pt").symlink_to("/dev/full")
 
 
 def damage_features(call: Call) -> None:

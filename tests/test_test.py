@@ -66,12 +66,11 @@ def test_the_submission_to_the_byte(decode, tmp_path):
 
 def test_a_killed_decoding_goes_on(decode, tmp_path):
     """What was decoded before is taken as it is, unless it was decoded with something else."""
-    small_batches = "decoding.beam_size=100"  # its hypotheses leave memory for a few utterances at a time
-    decode(small_batches)
+    decode()
     expected = (tmp_path / "submission.csv").read_text().splitlines()
     assert not list((tmp_path / "toy").glob("decoding-*.jsonl"))  # nothing stays behind
 
-    decode(small_batches, fault="interrupt@decoded:1", expect=130)
+    decode(fault="interrupt@decoded:1", expect=130)
     (kept,) = (tmp_path / "toy").glob("decoding-test-0.jsonl")
     content = kept.read_text()
     count = len(re.findall(r'"test-\d+\.npy": "', content))
@@ -80,12 +79,12 @@ def test_a_killed_decoding_goes_on(decode, tmp_path):
     kept.write_text(marked + '{"test-00')  # killed while it wrote this line
     other = decode("--resume", "decoding.beam_size=3", "--split", "dev").stdout
     assert "nothing to resume" in other
-    resumed = decode("--resume", small_batches).stdout
+    resumed = decode("--resume").stdout
     assert f"{count} utterances are decoded already" in resumed
     found = (tmp_path / "submission.csv").read_text().splitlines()
     assert [line.removesuffix("X") for line in found] == expected
     assert sum(line.endswith("X") for line in found) == count
-    decode(small_batches)
+    decode()
     assert (tmp_path / "submission.csv").read_text().splitlines() == expected
 
 

@@ -25,6 +25,7 @@ from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
 from utils.features import FeatureConfig
 from utils.files import parse_yaml
+from utils.locking import sole_writer
 
 CPU = torch.device("cpu")
 
@@ -116,6 +117,14 @@ def test_other_settings_under_the_same_name_are_refused(trained):
     result = run("train.py", *trained.arguments, "training.batch_size=9", expect=2)
     assert "training.batch_size: was 8, is now 9" in result.stderr
     assert "run.name" in result.stderr
+
+
+def test_a_second_training_under_the_same_name_is_refused_while_the_first_runs(trained):
+    """The report and test.py go on reading what it writes."""
+    with sole_writer(trained.folder, "train.py"):
+        result = run("train.py", *trained.arguments, expect=2)
+        assert f"{trained.folder}: found at work already: train.py (process {os.getpid()} on " in result.stderr
+        assert "dev: 12 utterances" in run("test.py", *trained.arguments, "--split", "dev").stdout
 
 
 def test_features_of_another_dimension_are_one_message(trained, tmp_path):

@@ -95,8 +95,10 @@ def test_tuned_weights_are_found_kept_and_used(trained, tmp_path):
     assert f"distance {after:.3f}" in decoded
     overridden = run("test.py", *arguments, "--split", "dev", *poor).stdout  # the command line has the last word
     assert f"distance {before:.3f}" in overridden
+    language_model = (folder / "lm.pt").read_bytes()
     again = run("tune.py", *arguments).stdout
     assert "left as it is" in again
+    assert (folder / "lm.pt").read_bytes() == language_model  # one unit with the weights
     assert parse_yaml((folder / "decoding.yaml").read_text())["decoding"] == tuned
     (folder / "decoding.yaml").write_text("decoding: {ctc_weights: 1}")
     assert "unknown key decoding.ctc_weights" in run("test.py", *arguments, "--split", "dev", expect=2).stderr

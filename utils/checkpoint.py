@@ -39,7 +39,7 @@ def save_checkpoint(path: Path, checkpoint: dict, keep_previous: bool = False) -
                 torch.save(checkpoint, file)
             except RuntimeError as error:  # raised by torch in place of the disk's error
                 raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-        if keep_previous and path.exists():
+        if keep_previous and path.exists() and _damage(path) is None:  # a damaged one must not push out a good one
             os.replace(path, previous(path))
 
 
@@ -59,16 +59,25 @@ def read_file(path: str | Path, missing: str) -> object:
         UserError: the file is missing, damaged, or holds something else than tensors and plain values.
     """
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums that torch.save writes
-            damaged = archive.testzip()
-        if damaged:
-            raise ValueError(f"the checksum of {damaged} is wrong")
+        damage = _damage(path)
+        if damage is not None:
+            raise damage
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: found {missing}") from None
     except Exception as error:  # a damaged pickle can fail in any way; none of them runs code
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: cannot be read as a checkpoint ({reason}); it is damaged or not one") from None
+
+
+def _damage(path: str | Path) -> Exception | None:
+    """What is wrong with the file itself: torch.load does not look at the checksums that torch.save writes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # a damaged archive can fail in any way
+        return error
+    return ValueError(f"the checksum of {damaged} is wrong") if damaged else None
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -5,6 +5,8 @@ import io
 import itertools
 import os
 import re
+import socket
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +33,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written; `filename` is set even where the system call did not tell it.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = temporary_name(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -42,6 +44,18 @@ def atomic_write(path: Path) -> Iterator[Path]:
             error.filename = str(path)
         temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_name(path: Path) -> Path:
+    """Where this process writes what will be `path`: no other process, on this or another machine, writes there."""
+    process = zlib.crc32(f"{socket.gethostname()} {os.getpid()}".encode())
+    return path.with_name(f"{path.name}.{process:08x}.tmp")
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Removes what killed processes have left half written in a folder that nobody else writes to."""
+    for path in folder.glob("*.????????.tmp"):
+        path.unlink(missing_ok=True)
 
 
 class _Loader(yaml.SafeLoader):

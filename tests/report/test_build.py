@@ -13,6 +13,7 @@ from report import build
 from report.attention_maps import keep_maps
 from report.build import RunReport, differences, fill_page, write_report
 from training.evaluate import AttentionMap, Evaluation, Prediction
+from utils.files import temporary_name
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
 
@@ -144,9 +145,9 @@ def test_a_report_that_cannot_be_written_is_a_line(broken, tmp_path, caplog):
     add_epoch(tmp_path, 1, 0.5)
     before = (tmp_path / "report.html").read_bytes()
     if broken == "report.html":
-        (tmp_path / "report.html.tmp").mkdir()
+        temporary_name(tmp_path / "report.html").mkdir()
     elif broken == "attention":
-        (tmp_path / "attention" / "epoch-002.json.tmp").mkdir()
+        temporary_name(tmp_path / "attention" / "epoch-002.json").mkdir()
     else:
         (tmp_path / broken).write_bytes(b"\xff\xfe\x00")
     assert not caplog.records

@@ -10,6 +10,7 @@ from report.build import gather
 from tests.report.test_build import make_run
 from utils.cli import run_command
 from utils.errors import UserError
+from utils.files import temporary_name
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_a_folder_that_is_no_run_is_one_message(tmp_path, monkeypatch):
 
 
 def test_a_report_that_cannot_be_written_is_an_exit_code(run_folder, monkeypatch, capsys):
-    (run_folder / "report.html.tmp").mkdir()
+    temporary_name(run_folder / "report.html").mkdir()
     monkeypatch.setattr("sys.argv", ["report", str(run_folder)])
     with pytest.raises(SystemExit) as exit_:
         run_command(main)

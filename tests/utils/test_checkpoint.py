@@ -109,6 +109,15 @@ def test_the_checkpoint_before_is_kept_where_that_is_asked_for(checkpoint, tmp_p
     assert previous(path).name == "last.previous.pt"
 
 
+def test_a_damaged_checkpoint_does_not_push_out_the_good_one_before_it(checkpoint, tmp_path):
+    path = tmp_path / "last.pt"
+    for epoch in (1, 2):
+        save_checkpoint(path, {**checkpoint, "epoch": epoch}, keep_previous=True)
+    path.write_bytes(path.read_bytes()[:1000])
+    save_checkpoint(path, {**checkpoint, "epoch": 3}, keep_previous=True)
+    assert [load_checkpoint(one)["epoch"] for one in (path, previous(path))] == [3, 1]
+
+
 def test_a_flipped_byte_is_found_by_its_checksum(checkpoint, tmp_path):
     """torch.load would not notice it in the weights."""
     path = tmp_path / "last.pt"
