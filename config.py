@@ -83,6 +83,7 @@ class DataConfig(Section):
     test: Name
     normalize: Literal["none", "mean", "mean_variance"]
     skip_bad: bool
+    accept_changes: bool
     cache: Annotated[Literal["ram", "mmap", "off"], BeforeValidator(lambda value: "off" if value is False else value)]
     half_precision: bool
     workers: Annotated[int, Field(ge=0, le=256)]

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from corpora.loading import Corpus
 from utils.augment import Augmentation
+from utils.cli import SIGNALS
 from utils.sampler import Item
 from utils.vocabulary import PAD, encode
 
@@ -153,6 +154,6 @@ def make_loader(
 
 
 def _leave_signals(worker: int) -> None:
-    """Ignores Ctrl-C and SIGTERM, which reach a whole group of processes: to save, the main one needs its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Ignores signals that reach a whole group of processes, as Ctrl-C does: the main one needs its workers to save."""
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -49,9 +49,9 @@ from report.timeline import draw_recordings
 from training.resume import check_data_root
 from utils.checkpoint import load_models
 from utils.device import choose_device, choose_precision
-from utils.distributed import DistributedContext, init_distributed
+from utils.distributed import DistributedContext, check_ranks_agree, init_distributed
 from utils.errors import UserError
-from utils.files import NAME_RULE, is_name, write_csv
+from utils.files import NAME_RULE, flatten, is_name, write_csv
 from utils.locking import sole_writer
 from utils.metrics import score
 
@@ -118,7 +118,12 @@ def decode_partition(
     start = time.perf_counter()
     recogniser, options = make_recogniser(loaded.models, config, device, allow_blank=split is not None)
     files = [(str(path.resolve()), path.stat().st_mtime_ns) for path in checkpoints]
-    decoded_with = repr((options, config.decoding.model_dump(), recogniser.precision, files, corpus.format))
+    lm = folder / "lm.pt"
+    if recogniser.language_model is not None:
+        files.append((str(lm.resolve()), lm.stat().st_mtime_ns))
+    weights = config.decoding.model_dump()
+    decoded_with = repr((options, weights, recogniser.precision, files, corpus.format, corpus.digest))
+    check_ranks_agree(context, {**flatten({"decoding": weights}), f"--split {name}": corpus.digest})
     folder.mkdir(parents=True, exist_ok=True)
     with sole_writer(folder, f"test.py-{name}", context):
         partial = PartialResults(folder, name, decoded_with, resume, context)

@@ -28,17 +28,19 @@ from training.evaluate import Evaluation, evaluate, utterances_to_show
 from training.model import make_model
 from training.progress import EpochProgress, EtaEstimator, describe_run, run_info
 from training.recorder import Recorder, open_run_folder
-from training.resume import Checkpointer, check_same_run, load_last
+from training.resume import Checkpointer, check_same_data, check_same_run, describe_changes, load_last
 from training.schedules import Schedules
 from training.step import TrainStep
 from training.wandb_tracker import WandbTracker
 from utils.checkpoint import describe_model, feature_config_of
 from utils.device import choose_device, choose_precision, environment
-from utils.distributed import DistributedContext, init_distributed
+from utils.distributed import DistributedContext, check_ranks_agree, init_distributed
 from utils.errors import Interrupted
 from utils.files import flatten, sweep_temporaries
 from utils.locking import sole_writer
 from utils.sampler import wrap_seed
+
+OF_A_RANK = {"data.root", "data.workers", "training.device"}  # may differ where ranks are on several machines
 
 logger = logging.getLogger(f"las.{__name__}")
 
@@ -50,6 +52,8 @@ class Trainer:
         self.config, self.device, self.context = config, device, context
         self.folder, training, settings = config.run.path, config.training, config.model_dump()
         self.precision = choose_precision(training.precision, device)
+        shared = {key: value for key, value in flatten(settings).items() if key not in OF_A_RANK}
+        check_ranks_agree(context, {**shared, "commit": environment(device)["commit"]})
         found = load_last(self.folder)
         if found:
             check_same_run(self.folder, flatten(found["config"]), flatten(settings))
@@ -72,6 +76,12 @@ class Trainer:
             context=context,
         )
         train, self.steps = self.data.train, len(self.data.train_loader)  # steps per epoch
+        check_ranks_agree(context, {"data.train": train.digest, "data.dev": self.data.dev.digest})
+        if found and found["features"] == vars(train.format):  # else the checkpoint cannot be restored at all
+            check_same_data(self.folder, found, train.digests, config.data.accept_changes)
+            changes = describe_changes(found.get("environment", {}), environment(device))
+            if changes:
+                logger.info(f"resuming elsewhere: {changes}; results may differ in their last digits")
 
         together = -(-training.batch_size // (training.accumulate * context.world_size))
         begin_with = None if found else training.start_from
@@ -92,7 +102,7 @@ class Trainer:
 
         described = describe_model(config.model_kwargs, train.format, self.data.feature_config, train.p95_frames)
         constant = {**described, "config": settings, "environment": environment(device)}
-        self.checkpointer = Checkpointer(self.folder, constant, training.checkpoint_minutes)
+        self.checkpointer = Checkpointer(self.folder, constant, training.checkpoint_minutes, train.digests)
         self.state = self.checkpointer.restore(found, self.step)
         self.schedules = Schedules(**training.model_dump(include=set(Schedules.__annotations__)))
         left = self.schedules.epochs_left(self.state.history), self.schedules.minutes_left(self.state.history)

@@ -1,5 +1,8 @@
 """Reading and checking the files of a corpus: each by itself, then all of them together."""
 
+import errno
+import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +17,8 @@ from utils.features import FeatureFormat
 from utils.vocabulary import CHARACTERS
 
 READERS = 16  # threads that read files: a network disk answers slowly, but many requests at a time
+NO_ANSWER = (errno.EIO, errno.ETIMEDOUT, errno.ESTALE, errno.ENOTCONN)  # of a network disk, for a while or for good
+PAUSE = 0.5  # seconds before it is asked again
 HALF_LIMIT = float(np.finfo(np.float16).max)
 LISTED = 100  # findings shown on screen; all of them are in the report's file
 
@@ -25,6 +30,7 @@ class UtteranceRecord:
     features: np.ndarray | None = None  # 2-D, as stored; None where they are not kept
     shape: tuple[int, int] | None = None
     text: str | None = None
+    checksum: int = 0  # of the features, float32, in whatever way they are kept
     findings: list[str] = field(default_factory=list)  # a line for everything that is wrong with it
 
     def complain(self, path: Path, found: str, expected: str) -> None:
@@ -44,20 +50,26 @@ class PartitionIndex:
     shapes: np.ndarray  # (N, 2) int64, as stored; 0 where they could not be read
     texts: list[str]  # empty where there is none that could be read
     findings: dict[int, list[str]]  # by utterance
+    checksums: np.ndarray  # (N,) uint32, of the features, float32
 
     @classmethod
     def of(cls, records: Iterable[UtteranceRecord]) -> "PartitionIndex":
-        shapes, texts, findings = [], [], {}
+        shapes, texts, findings, checksums = [], [], {}, []
         for index, record in enumerate(records):
             shapes.append(record.shape or (0, 0))
             texts.append(record.text or "")
+            checksums.append(record.checksum)
             if record.findings:
                 findings[index] = record.findings
-        return cls(np.array(shapes, dtype=np.int64).reshape(-1, 2), texts, findings)
+        sums = np.array(checksums, dtype=np.uint32)
+        return cls(np.array(shapes, dtype=np.int64).reshape(-1, 2), texts, findings, sums)
 
     def __add__(self, other: "PartitionIndex") -> "PartitionIndex":
         findings = self.findings | {len(self.texts) + index: lines for index, lines in other.findings.items()}
-        return PartitionIndex(np.concatenate([self.shapes, other.shapes]), self.texts + other.texts, findings)
+        shapes, checksums = (
+            np.concatenate(pair) for pair in ((self.shapes, other.shapes), (self.checksums, other.checksums))
+        )
+        return PartitionIndex(shapes, self.texts + other.texts, findings, checksums)
 
     @property
     def readable(self) -> np.ndarray:
@@ -66,6 +78,11 @@ class PartitionIndex:
 
     def add(self, index: int, finding: str) -> None:
         self.findings.setdefault(index, []).append(finding)
+
+
+def checksum_of(array: np.ndarray) -> int:
+    """CRC-32 of an array's values, row by row."""
+    return zlib.crc32(np.ascontiguousarray(array).data)
 
 
 def _load(path: Path) -> np.ndarray:
@@ -78,6 +95,8 @@ def _load(path: Path) -> np.ndarray:
         array = _load_retrying(path)
     except FileNotFoundError:
         raise BadFile("no file", "one of the same name as its pair") from None
+    except UserError:
+        raise
     except EOFError:
         raise BadFile("an empty file", "a .npy array") from None
     except Exception as error:  # a damaged header can fail in any way; none of them runs code
@@ -95,7 +114,7 @@ def _load(path: Path) -> np.ndarray:
 
 
 def _load_retrying(path: Path, attempts: int = 5) -> np.ndarray:
-    """np.load, again where Python's parser fails for another thread's sake.
+    """np.load, again where Python's parser fails for another thread's sake, or where a network disk does not answer.
 
     Python 3.11 and 3.12 may raise SystemError ("AST constructor recursion depth mismatch") when several threads parse
     headers at once (github.com/python/cpython/issues/106905): the file is fine.
@@ -103,10 +122,20 @@ def _load_retrying(path: Path, attempts: int = 5) -> np.ndarray:
     while True:
         attempts -= 1
         try:
+            path.read_bytes()  # fails with an error where a page of a mapped file would end the process
             return np.load(path, mmap_mode="r", allow_pickle=False)
         except SystemError:
             if not attempts:
                 raise
+        except OSError as error:
+            if error.errno not in NO_ANSWER:
+                raise
+            if not attempts:
+                raise UserError(
+                    f"{path}: its disk does not answer ({error.strerror}); nothing is wrong with the file. See that "
+                    "the disk is there, run it again"
+                ) from None
+            time.sleep(PAUSE)
 
 
 def read_features(path: Path) -> np.ndarray:
@@ -157,7 +186,7 @@ def read_utterance(features: Path, transcript: Path | None, half: bool = False) 
     record = UtteranceRecord()
     try:
         array = read_features(features)
-        record.features, record.shape = array, array.shape
+        record.features, record.shape, record.checksum = array, array.shape, checksum_of(array)
         bad = np.argwhere(~np.isfinite(array))
         if len(bad):
             row, column = bad[0]

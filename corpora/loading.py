@@ -3,6 +3,7 @@
 train, dev = load_labelled(root, {"train": names, "dev": [name]}, ...)
 """
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from corpora.checks import (
     UtteranceRecord,
     check_lengths,
     check_shapes,
+    checksum_of,
     complaint,
     has_boundaries,
     infer_format,
@@ -48,6 +50,7 @@ class Corpus:
     lengths: tuple[int, ...]  # frames
     texts: tuple[str, ...] | None
     features: Sequence[np.ndarray] | MappedFeatures | None  # (T, D) each; None: read from the files every time
+    checksums: Sequence[int] = ()  # of the features, as they are stored
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -65,6 +68,22 @@ class Corpus:
         """Most utterances, 95 %, are no longer."""
         return int(np.percentile(self.lengths, 95))
 
+    @cached_property
+    def digests(self) -> dict[str, int]:
+        """A number of 63 bits for each utterance, by its name, that changes with its length, its text and features."""
+        texts, checksums = self.texts or [""] * len(self), self.checksums or [0] * len(self)
+        contents = zip(self.lengths, texts, checksums, strict=True)
+        numbers = (
+            int.from_bytes(hashlib.blake2b(repr(content).encode(), digest_size=8).digest()) >> 1 for content in contents
+        )
+        names = (f"{path.parent.parent.name}/{path.stem}" for path in self.paths)
+        return dict(zip(names, numbers, strict=True))
+
+    @property
+    def digest(self) -> str:
+        """Of all utterances and their order."""
+        return hashlib.sha256(repr(list(self.digests.items())).encode()).hexdigest()[:16]
+
     @property
     def transcripts(self) -> tuple[str, ...]:
         """The texts of a corpus that has them. Raises ValueError for one that has not."""
@@ -79,14 +98,20 @@ class Corpus:
             UserError: the file is not the one that was checked.
         """
         if self.features is not None:
-            return self.features[index].astype(np.float32, copy=False)
+            try:
+                return self.features[index].astype(np.float32, copy=False)
+            except BadFile as bad:
+                raise UserError(f"{self.paths[index]}: {bad}") from None
         path, expected = self.paths[index], (self.lengths[index], self.format.dim)
         try:
-            features = _time_first(read_features(path), self.format)
+            stored = read_features(path)
+            features = _time_first(stored, self.format)
         except BadFile as bad:
             raise UserError(f"{path}: found {bad.found}, expected {bad.expected}, as when it was checked") from None
         if features.shape != expected:
             raise UserError(f"{path}: found shape {features.shape}, expected {expected}, as when it was checked")
+        if self.checksums and checksum_of(stored) != self.checksums[index]:
+            raise UserError(f"{path}: found other features than when it was checked, expected the same for a whole run")
         return features
 
 
@@ -181,6 +206,7 @@ def load_corpus(
         tuple(index.shapes[good, 0 if feature_format.time_first else 1].tolist()),
         None if transcripts is None else tuple(index.texts[position] for position in good),
         kept,
+        index.checksums[good].tolist(),
     )
     boundaries = transcripts is not None and has_boundaries(transcripts[good[0]])
     logger.info(_describe(name, partitions[0], corpus, boundaries))

@@ -19,12 +19,13 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from corpora.checks import READERS, PartitionIndex, UtteranceRecord, read_utterance
+from corpora.checks import READERS, PartitionIndex, UtteranceRecord, checksum_of, read_utterance
 from corpora.layout import Partition, PathList
-from utils.errors import UserError
+from utils.errors import BadFile, UserError
 
-VERSION = 3  # of the pack's format
+VERSION = 4  # of the pack's format
 END = "."  # the line after the last text: none of it is missing
+COMPARED = 32  # files of a pack that are compared with it at every start
 AT_A_TIME = 2048  # utterances read ahead of what is written, and files asked for their size in one go
 
 logger = logging.getLogger(f"las.{__name__}")
@@ -36,6 +37,7 @@ class Pack(NamedTuple):
     file: Path  # the features of all utterances one after the other
     dtype: str  # of its elements
     contents: PartitionIndex
+    checksums: np.ndarray  # (N,) uint32, of the packed bytes of each utterance
 
 
 class MappedFeatures:
@@ -57,16 +59,21 @@ class MappedFeatures:
         itemsize = np.dtype(self._dtype).itemsize
         self._offsets = np.concatenate([(size.cumsum() - size) * itemsize for size in sizes])[keep]  # bytes
         self._shapes = np.concatenate([pack.contents.shapes for pack in packs])[keep]
+        self._checksums = np.concatenate([pack.checksums for pack in packs])[keep]
         self._open: dict[int, BinaryIO] = {}
 
     def __len__(self) -> int:
         return len(self._offsets)
 
     def __getitem__(self, index: int) -> np.ndarray:
+        """Raises BadFile if the bytes are not those that were packed."""
         pack, shape = int(self._pack[index]), tuple(self._shapes[index].tolist())
         if pack not in self._open:
             self._open[pack] = self._paths[pack].open("rb")
         stored = np.memmap(self._open[pack], self._dtype, "r", int(self._offsets[index]), shape)
+        if checksum_of(stored) != self._checksums[index]:
+            folder = self._paths[pack].parent
+            raise BadFile(f"other bytes for it in {folder} than were packed", f"a whole pack: remove {folder}")
         return np.array(stored if self._time_first else stored.T, dtype=np.float32)
 
     def __getstate__(self) -> dict:
@@ -98,12 +105,26 @@ def open_pack(folder: Path, partition: Partition, half: bool) -> Pack:
                     shutil.rmtree(old, ignore_errors=True)
             size = (packed / "features.bin").stat().st_size / 1e9
             logger.info(f"packed {partition.name} into {packed} ({size:.2f} GB)")
-        return _read(packed, dtype, len(partition.features))
+        pack = _read(packed, dtype, len(partition.features))
+        _compare(pack, partition)
+        return pack
     except OSError as error:
         message = f"data.cache: {partition.name} cannot be packed into {folder} ({error}); ram and off need no disk"
         raise UserError(message) from None
     except (ValueError, TypeError, AttributeError, EOFError):
         raise UserError(f"{packed}: found a damaged pack, expected what data.cache=mmap made; remove it") from None
+
+
+def _compare(pack: Pack, partition: Partition) -> None:
+    """Raises UserError if files are not the ones that were packed, though of the same size and time; looks at some."""
+    N = len(partition.features)
+    for index in range(0, N, -(-N // COMPARED)):
+        record = read_utterance(partition.features[index], None, False)
+        if record.checksum != pack.contents.checksums[index] and not record.findings:
+            raise UserError(
+                f"{partition.features[index]}: found other features than were packed, though of the same size and "
+                f"time; expected the same: remove {pack.file.parent}"
+            )
 
 
 def _fingerprint(partition: Partition) -> str:
@@ -133,12 +154,15 @@ def _make(packed: Path, partition: Partition, dtype: str) -> None:
     N = len(partition.features)
     temporary = Path(tempfile.mkdtemp(prefix=f".{packed.name}-", dir=packed.parent))
     try:
+        checksums: list[int] = []
         with (temporary / "features.bin").open("wb") as file, ThreadPoolExecutor(READERS) as pool:
 
             def write(record: UtteranceRecord) -> UtteranceRecord:
                 if record.features is not None:
                     with np.errstate(over="ignore"):  # such values are findings
-                        file.write(np.ascontiguousarray(record.features, dtype=dtype).data)
+                        packed = np.ascontiguousarray(record.features, dtype=dtype)
+                    file.write(packed.data)
+                checksums.append(0 if record.features is None else checksum_of(packed))
                 return replace(record, features=None)
 
             def read(index: int) -> UtteranceRecord:
@@ -152,6 +176,7 @@ def _make(packed: Path, partition: Partition, dtype: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         np.save(temporary / "shapes.npy", contents.shapes)
+        np.save(temporary / "checksums.npy", np.stack([contents.checksums, np.array(checksums, dtype=np.uint32)]))
         (temporary / "texts.txt").write_text("\n".join([*contents.texts, END]), encoding="utf-8")
         (temporary / "findings.json").write_text(json.dumps(contents.findings), encoding="utf-8")
         try:
@@ -169,8 +194,15 @@ def _read(packed: Path, dtype: str, N: int) -> Pack:
     with (packed / "texts.txt").open(encoding="utf-8", newline="\n") as lines:
         texts = [line.removesuffix("\n") for line in lines]
     findings = json.loads((packed / "findings.json").read_text(encoding="utf-8"))
-    contents = PartitionIndex(shapes, texts, {int(index): lines for index, lines in findings.items()})
+    checksums = np.load(packed / "checksums.npy", allow_pickle=False)
+    contents = PartitionIndex(shapes, texts, {int(index): lines for index, lines in findings.items()}, checksums[0])
     size = int(shapes.prod(axis=1).sum()) * np.dtype(dtype).itemsize
-    if shapes.shape != (N, 2) or len(texts) != N + 1 or texts.pop() != END or file.stat().st_size != size:
+    if (
+        checksums.shape != (2, N)
+        or shapes.shape != (N, 2)
+        or len(texts) != N + 1
+        or texts.pop() != END
+        or file.stat().st_size != size
+    ):
         raise ValueError("parts that do not belong together")
-    return Pack(file, dtype, contents)
+    return Pack(file, dtype, contents, checksums[1])

@@ -127,6 +127,18 @@ def test_a_second_training_under_the_same_name_is_refused_while_the_first_runs(t
         assert "dev: 12 utterances" in run("test.py", *trained.arguments, "--split", "dev").stdout
 
 
+def test_a_run_does_not_go_on_with_other_data_unless_that_is_said(trained, toy_root, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(toy_root, root)
+    shutil.copytree(trained.folder, tmp_path / "toy")
+    for kind in ("mfcc", "transcripts"):
+        (root / "train" / kind / "train-007.npy").unlink()
+    arguments = [*trained.arguments, f"run.dir={tmp_path}", f"data.root={root}", "training.epochs=25"]
+    refused = run("train.py", *arguments, expect=2).stderr
+    assert "was trained on other data: of 96 utterances 1 removed (train/train-007)" in refused
+    assert "epoch  25: " in run("train.py", *arguments, "data.accept_changes=true").stdout
+
+
 def test_features_of_another_dimension_are_one_message(trained, tmp_path):
     """To resume on, and to decode."""
     for partition, size in (("train", 9), ("dev", 3)):

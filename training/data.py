@@ -1,6 +1,7 @@
 """The data of a training: corpora that are checked once, and loaders of their batches."""
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from utils.distributed import DistributedContext
 from utils.errors import UserError
 from utils.features import FeatureConfig, training_feature_config
 from utils.sampler import BucketSampler
+
+SHARED_MEMORY = "/dev/shm"
+PREFETCHED = 2  # batches that each worker prepares ahead
 
 logger = logging.getLogger(f"las.{__name__}")
 
@@ -95,6 +99,9 @@ def load_training_data(
     if context.is_main:
         warn_of_overlap(train_corpus, dev_corpus)
     feature_config = training_feature_config(root, train_corpus.format.dim, resumed)
+    longest = max(train_corpus.lengths) / (1 - speed)
+    batch_bytes = int(-(-batch_size // world_size) * longest * train_corpus.format.dim * 4)
+    workers = workers_that_fit(workers, batch_bytes)
     sampler = BucketSampler(train_corpus.lengths, batch_size, seed, speed, context.rank, world_size)
     dataset = FeatureDataset(train_corpus, Augmentation(seed, is_cepstral(train_corpus), **augmentation))
     dev_batches = share_of_batches(dev_corpus.lengths, 1, device, context)
@@ -106,6 +113,29 @@ def load_training_data(
         make_loader(FeatureDataset(dev_corpus), dev_batches, 0, device),
         feature_config,
     )
+
+
+def workers_that_fit(workers: int, batch_bytes: int) -> int:
+    """`workers`, or 0 with a warning where their batches do not fit in shared memory.
+
+    A worker that finds none left is killed. Docker gives 64 MB unless told otherwise.
+
+    Args:
+        workers: processes that prepare batches.
+        batch_bytes: size of the largest batch.
+    """
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except (OSError, AttributeError):  # not on Linux
+        return workers
+    free, needed = found.f_bavail * found.f_frsize, (workers * PREFETCHED + 1) * batch_bytes
+    if not workers or needed <= free:
+        return workers
+    logger.warning(
+        f"data.workers: batches are prepared without workers, for {SHARED_MEMORY} has {free / 2**20:.0f} MB free and "
+        f"{workers} of them may need {needed / 2**20:.0f} MB (docker run --shm-size=2g gives more)"
+    )
+    return 0
 
 
 def warn_of_overlap(train: Corpus, dev: Corpus) -> None:

@@ -2,10 +2,13 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import nn
 
 from training.progress import PartialEpoch
@@ -18,6 +21,7 @@ from utils.metrics import best_epoch
 # A resumed run may differ from what it started as in keys that begin so, and in no others.
 FREE_TO_CHANGE = (
     *("run.", "data.root", "data.dev", "data.test", "data.workers", "data.cache", "data.skip_bad"),
+    *("data.accept_changes",),
     *("training.epochs", "training.max_minutes", "training.device", "training.accumulate"),
     *("training.checkpoint_minutes", "decoding.", "wandb.", "test."),
 )
@@ -64,10 +68,14 @@ class Checkpointer:
         folder: of the run.
         constant: what a checkpoint holds that does not change during a run: see `describe_model`, and the settings.
         minutes: after which a checkpoint within an epoch is due.
+        data: digests of the training utterances by name.
     """
 
-    def __init__(self, folder: Path, constant: dict[str, Any], minutes: float):
+    def __init__(
+        self, folder: Path, constant: dict[str, Any], minutes: float, data: Mapping[str, int] = MappingProxyType({})
+    ):
         self.folder, self.constant, self.seconds = folder, constant, 60 * minutes
+        self.data = {"names": "\n".join(data), "digests": torch.tensor(list(data.values()), dtype=torch.long)}
         self.saved = time.perf_counter()
 
     @property
@@ -106,7 +114,7 @@ class Checkpointer:
         }
         if is_best:
             save_checkpoint(self.folder / "best.pt", checkpoint)
-        resumable = {**checkpoint, **step.state_dict(), "partial": state.partial}
+        resumable = {**checkpoint, **step.state_dict(), "partial": state.partial, "data": self.data}
         save_checkpoint(self.folder / "last.pt", resumable, keep_previous=True)
         self.saved = time.perf_counter()
 
@@ -168,6 +176,51 @@ def check_same_run(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> No
         )
     if changed:
         logger.info("changed since: " + ", ".join(f"{key} {old[key]!r} -> {new[key]!r}" for key in changed))
+
+
+def check_same_data(folder: Path, found: dict[str, Any], now: Mapping[str, int], accept: bool) -> None:
+    """Compares the training utterances of a resumed run with those of the run before.
+
+    Args:
+        folder: of the run.
+        found: its checkpoint; an older one does not tell, which is logged.
+        now: digests of the training utterances by name.
+        accept: whether the run may go on with other data: the epoch that has been begun then starts anew.
+
+    Raises:
+        UserError: utterances were added, removed or changed, unless that is accepted.
+    """
+    if "data" not in found:
+        logger.info(f"{folder}: its checkpoint does not tell what it was trained on; see that data.train is the same")
+        return
+    names = found["data"]["names"].split("\n")
+    before = dict(zip(names, found["data"]["digests"].tolist(), strict=True))
+    if before == dict(now) and names == list(now):
+        return
+    kinds = {
+        "added": [name for name in now if name not in before],
+        "removed": [name for name in before if name not in now],
+        "changed": [name for name in now if name in before and now[name] != before[name]],
+    }
+    lines = [
+        f"{len(some)} {kind} ({', '.join(some[:3])}{', ...' if len(some) > 3 else ''})"
+        for kind, some in kinds.items()
+        if some
+    ]
+    differ = ", ".join(lines) or "another order"
+    if not accept:
+        raise UserError(
+            f"{folder} was trained on other data: of {len(before):,} utterances {differ}. Put the data back, choose "
+            "another run.name, or go on with data.accept_changes=true"
+        )
+    logger.warning(f"going on with other data than before (data.accept_changes=true): {differ}")
+    found["partial"] = None
+
+
+def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What differs between the environments of a run and of its continuation; empty if nothing does."""
+    changed = [key for key in now if key in before and before[key] != now[key]]
+    return ", ".join(f"{key} {before[key]} -> {now[key]}" for key in changed)
 
 
 def start_from(path: str, model: nn.Module) -> None:

@@ -17,8 +17,16 @@ import yaml
 from utils.errors import Interrupted, UserError
 from utils.logging import NO_LABEL, setup_logging
 
-# A disk that is full, read-only, taken away or worn out.
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+# A disk that is full, read-only, taken away or worn out, or a machine without memory or open files to spare.
+DISK_ERRORS = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EFBIG", "ENXIO"),
+        *("ENODEV", "ENOMEDIUM", "EREMOTEIO", "EHOSTDOWN", "EHOSTUNREACH", "EUCLEAN", "ENOMEM", "EMFILE", "ENFILE"),
+    )
+    if hasattr(errno, name)  # Windows and macOS lack some
+)
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 HELP_WIDTH, KEY_WIDTH = 80, 36  # columns of --help, and of what stands before a key's meaning
 T = TypeVar("T")
 
@@ -38,6 +46,7 @@ def run_command(main: Callable[[], T]) -> T:
         SystemExit: `main` failed in an expected way.
     """
     setup_logging()
+    sys.excepthook = _quiet_interrupt
     try:
         return main()
     except UserError as error:
@@ -68,6 +77,14 @@ def run_command(main: Callable[[], T]) -> T:
         sys.exit(2)
 
 
+def _quiet_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ctrl-C between a command's parts, such as while PyTorch is imported, is one line."""
+    if issubclass(kind, KeyboardInterrupt):
+        logger.error("\ninterrupted", extra=NO_LABEL)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 def _log_dead_worker(error: Exception) -> None:
     """`error` is what torch raises, or, where it has not noticed yet, what the pipe from the worker does."""
     reason = (str(error) or type(error).__name__).splitlines()[0].strip()
@@ -88,7 +105,7 @@ def _release_workers(error: Exception) -> None:
 
 
 class GracefulShutdown:
-    """Context in which Ctrl-C and SIGTERM are noted instead of ending the process.
+    """Context in which Ctrl-C, SIGTERM and SIGHUP (a lost terminal) are noted instead of ending the process.
 
     The command looks at `signum` between batches, saves, and raises `Interrupted`. A second signal ends the process at
     once, as without this context.
@@ -102,8 +119,9 @@ class GracefulShutdown:
         self._handlers: dict[int, Callable | int | None] = {}
 
     def __enter__(self) -> "GracefulShutdown":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._note)
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                self._handlers[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(

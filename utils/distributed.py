@@ -7,7 +7,7 @@ Without torchrun there is a single process of rank 0 and world size 1, and nothi
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import NamedTuple, TypeVar
@@ -83,6 +83,20 @@ class DistributedContext(NamedTuple):
 
 
 SINGLE_PROCESS = DistributedContext()
+
+
+def check_ranks_agree(context: DistributedContext, values: Mapping[str, object]) -> None:
+    """Compares what every rank must have alike, such as settings or digests of data, with rank 0's.
+
+    Raises:
+        UserError: names the first rank that differs, and in what; on every rank.
+    """
+    first, *others = context.all_gather(dict(values))
+    for rank, found in enumerate(others, 1):
+        keys = [key for key in {**first, **found} if found.get(key) != first.get(key)]
+        if keys:
+            differ = "; ".join(f"{key}: {found.get(key)!r}, on rank 0 {first.get(key)!r}" for key in keys[:5])
+            raise UserError(f"rank {rank} differs from rank 0, expected the same command, data and code: {differ}")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -72,6 +72,40 @@ class ConsoleHandler(logging.Handler):
         return line
 
 
+class LossyStream:
+    """stdout or stderr that may go away (a lost terminal, `| head`): what is written after that is dropped.
+
+    A run goes on, and its log file has everything.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError) as error:  # ValueError: it is closed
+            self._lose(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            self._lose(error)
+
+    def _lose(self, error: Exception) -> None:
+        if isinstance(error, UnicodeError):
+            raise error
+        with suppress(OSError, ValueError):  # so that Python's own flush at its end succeeds
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
 class LogFileFormatter(logging.Formatter):
     """Date, time and label before the message; the traceback of a caught exception after it."""
 
@@ -85,6 +119,12 @@ class LogFileFormatter(logging.Formatter):
 
 def setup_logging() -> None:
     """Sends the project's records to the console; called once per command, before anything is logged."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed before the command began
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif stream is getattr(sys, f"__{name}__"):  # not one that a test or notebook put there
+            setattr(sys, name, LossyStream(stream))
     _remove(logging.Handler)
     _attach(ConsoleHandler())
 

@@ -1,10 +1,13 @@
 """Files that cannot be used: what was found, what was expected."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from corpora import checks
 from corpora.checks import (
     PartitionIndex,
     check_shapes,
@@ -168,8 +171,29 @@ def test_the_axis_that_files_agree_on_is_the_feature_axis(shapes, dim, time_firs
 
 
 def test_features_of_another_kind_are_one_message_not_a_finding_per_file():
-    index = PartitionIndex(np.array([(50, 28), (60, 28)]), ["A", "B"], {})
+    index = PartitionIndex(np.array([(50, 28), (60, 28)]), ["A", "B"], {}, np.zeros(2, np.uint32))
     features = PathList.of(Path("dev/mfcc"), ["a.npy", "b.npy"])
     with pytest.raises(UserError, match=r"dev/mfcc: found 2 arrays of shapes such as \(50, 28\), expected \(T, 15\)"):
         check_shapes(index, features, FeatureFormat(15, True, "mean"))
     assert index.findings == {}
+
+
+@pytest.mark.parametrize(("failures", "code"), [(2, errno.EIO), (2, errno.ESTALE), (9, errno.ENOTCONN)])
+def test_a_disk_that_does_not_answer_is_asked_again_and_no_fault_of_the_file(tmp_path, monkeypatch, failures, code):
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones((3, 2), dtype=np.float32))
+    read, left = Path.read_bytes, [failures]
+
+    def fail(self):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(code, os.strerror(code), str(self))
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(checks, "PAUSE", 0.0)
+    if failures < 5:
+        assert read_utterance(path, None).findings == []
+    else:
+        with pytest.raises(UserError, match=r"a\.npy: its disk does not answer .*; nothing is wrong with the file"):
+            read_utterance(path, None)

@@ -150,3 +150,33 @@ def test_what_was_read_does_not_stay_in_memory(tmp_path):
     del features
     gc.collect()
     assert resident("VmRSS") - before < 20e6
+
+
+def test_changed_bytes_of_a_pack_are_found_where_they_are_read(root, tmp_path):
+    corpus = load(root, tmp_path / "packed")
+    (file,) = (tmp_path / "packed").glob("*/features.bin")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    corpus.read(3)
+    with pytest.raises(UserError, match=r"train-004\.npy: found other bytes for it in .* a whole pack: remove "):
+        corpus.read(4)
+
+
+@pytest.mark.parametrize("cache", ["mmap", "off"])
+def test_other_features_of_the_same_size_and_time_are_found(root, tmp_path, cache):
+    corpus = load(root, tmp_path / "packed", cache=cache)
+    path = root / "train" / "mfcc" / "train-002.npy"
+    times, features = (path.stat().st_atime_ns, path.stat().st_mtime_ns), np.load(path)
+    np.save(path, features[::-1])
+    os.utime(path, ns=times)
+    with pytest.raises(UserError, match=r"train-002\.npy: found other features than"):
+        load(root, tmp_path / "packed") if cache == "mmap" else corpus.read(2)
+
+
+def test_digests_are_of_what_the_files_hold_however_it_is_kept(root, tmp_path):
+    ways = [{}, {"half": True}, {"cache": "ram"}, {"cache": "ram", "half": True}, {"cache": "off"}]
+    found = [load(root, tmp_path / "packed", ("train", "more"), **way).digests for way in ways]
+    assert all(each == found[0] for each in found)
+    assert list(found[0])[:1] == ["train/train-000"]
+    assert len(set(found[0].values())) == 8

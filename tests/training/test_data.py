@@ -2,12 +2,13 @@
 
 import logging
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 from corpora.loading import load_labelled
 from tests.conftest import make_toy_corpus
-from training.data import warn_of_overlap
+from training.data import warn_of_overlap, workers_that_fit
 
 
 def load(root, train, dev):
@@ -50,3 +51,11 @@ def test_the_same_text_said_twice_is_no_overlap(toy_root, caplog):
     caplog.set_level(logging.INFO, "las")
     warn_of_overlap(*load(toy_root, ["train"], "dev"))
     assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize(("workers", "megabytes", "kept"), [(2, 64, 0), (2, 4096, 2), (0, 1, 0), (1, 64, 1)])
+def test_workers_whose_batches_do_not_fit_in_shared_memory_are_left_out(workers, megabytes, kept, monkeypatch, caplog):
+    found = SimpleNamespace(f_bavail=megabytes, f_frsize=2**20)
+    monkeypatch.setattr("os.statvfs", lambda path: found, raising=False)
+    assert workers_that_fit(workers, 16 * 2**20) == kept
+    assert ("/dev/shm has 64 MB free and 2 of them may need 80 MB" in caplog.text) == (kept < workers)

@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from training import resume
-from training.resume import STATE, Checkpointer, TrainState, check_data_root, check_same_run, load_last, start_from
+from training.resume import (
+    STATE,
+    Checkpointer,
+    TrainState,
+    check_data_root,
+    check_same_data,
+    check_same_run,
+    describe_changes,
+    load_last,
+    start_from,
+)
 from training.step import TrainStep
 from utils.checkpoint import describe_model, load_checkpoint, previous, save_checkpoint
 from utils.distributed import SINGLE_PROCESS
@@ -259,3 +269,47 @@ def test_data_that_is_not_where_it_was_trained_on(tmp_path):
         check_data_root(tmp_path, "nowhere")
     check_data_root(tmp_path, str(tmp_path))
     check_data_root(tmp_path, "data/an4")
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+
+
+def saved_with(data: dict) -> dict:
+    return {"data": Checkpointer(Path(), {}, 1.0, data).data, "partial": PARTIAL}
+
+
+DATA = {f"train/u{number}": number for number in range(6)}
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        ({**DATA, "train/new": 9}, r"of 6 utterances 1 added \(train/new\)\. Put the data back"),
+        ({name: DATA[name] for name in list(DATA)[4:]}, r"4 removed \(train/u0, train/u1, train/u2, \.\.\.\)"),
+        ({**DATA, "train/u3": 7}, r"1 changed \(train/u3\)"),
+        (dict(reversed(DATA.items())), "another order"),
+    ],
+)
+def test_other_data_than_before_is_refused_by_name_or_accepted(now, words, caplog):
+    found = saved_with(DATA)
+    with pytest.raises(UserError, match=rf"runs/a was trained on other data: .*{words}.*") as refused:
+        check_same_data(Path("runs/a"), found, now, accept=False)
+    assert "data.accept_changes=true" in str(refused.value)
+    check_same_data(Path("runs/a"), found, now, accept=True)
+    assert found["partial"] is None  # its batches were others
+    assert "going on with other data than before" in caplog.text
+
+
+def test_the_same_data_is_no_word_and_an_old_checkpoint_says_that_it_cannot_tell(caplog):
+    found = saved_with(DATA)
+    check_same_data(Path("runs/a"), found, dict(DATA), accept=False)
+    assert found["partial"] is PARTIAL
+    assert not caplog.messages
+    check_same_data(Path("runs/a"), {}, DATA, accept=False)
+    assert "does not tell what it was trained on" in caplog.text
+
+
+def test_another_environment_is_told():
+    before = {"torch": "2.8.0", "device": "Tesla T4", "commit": "abc"}
+    assert describe_changes(before, {**before, "torch": "2.11.0", "python": "3.13"}) == "torch 2.8.0 -> 2.11.0"
+    assert describe_changes(before, before) == describe_changes({}, before) == ""

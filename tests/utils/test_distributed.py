@@ -11,6 +11,8 @@ import torch
 
 from tests.conftest import HOME, SMALL, command_line, environment, messages, run
 from utils.checkpoint import load_checkpoint
+from utils.distributed import check_ranks_agree
+from utils.errors import UserError
 from utils.sampler import BucketSampler
 
 # Dropout would draw other masks for a share of a batch than for the whole of it.
@@ -92,6 +94,38 @@ def test_a_batch_too_small_to_share_is_refused(runs):
     _, arguments, _ = runs
     result = torchrun(2, "train.py", *arguments, "run.name=tiny", "training.batch_size=3", expect=1)
     assert "training.batch_size: found 3, expected at least 4, since 2 processes share it" in result.stderr
+
+
+class Gathered:
+    """A context in which the ranks gave these values."""
+
+    def __init__(self, *values):
+        self.values = values
+
+    def all_gather(self, value):
+        return list(self.values)
+
+
+def test_ranks_that_differ_are_told_in_what():
+    check_ranks_agree(Gathered({"a": 1}, {"a": 1}), {"a": 1})
+    with pytest.raises(UserError, match=r"rank 2 differs from rank 0, .*: b: 3, on rank 0 2; c: None, on rank 0 5$"):
+        check_ranks_agree(Gathered({"a": 1, "b": 2, "c": 5}, {"a": 1, "b": 2, "c": 5}, {"a": 1, "b": 3}), {})
+
+
+def test_ranks_with_other_settings_do_not_start(runs, tmp_path):
+    """As with another command on a second machine: here the second process has another learning rate."""
+    _, arguments, _ = runs
+    script = tmp_path / "differ.py"
+    script.write_text(
+        "import os, runpy, sys\n"
+        f"sys.argv = [{str(HOME / 'train.py')!r}, *sys.argv[1:]]\n"
+        "if os.environ['RANK'] == '1':\n    sys.argv.append('training.learning_rate=1e-4')\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    result = torchrun(2, str(script), *arguments, "run.name=differ", expect=1)
+    assert (
+        "rank 1 differs from rank 0, expected the same command, data and code: training.learning_rate" in result.stderr
+    )
 
 
 KILLED = "kill-rank1@17"  # at its 17th batch of 12 per epoch, the first time it is started

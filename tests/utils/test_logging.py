@@ -236,3 +236,28 @@ def test_a_second_run_in_the_same_process_has_a_log_of_its_own(tmp_path):
     for name in ("first", "second"):
         assert (tmp_path / name).read_text(encoding="utf-8").endswith(f"  {name}\n")
         assert len((tmp_path / name).read_text(encoding="utf-8").splitlines()) == 1
+
+
+LOST = """
+import logging, sys
+from pathlib import Path
+from tqdm import tqdm
+from utils.cli import run_command
+from utils.logging import add_log_file
+def talk():
+    add_log_file(Path(sys.argv[1]))
+    for index in tqdm(range(2000), disable=False):
+        logging.getLogger("las.somewhere").info(f"line {index} " + "x" * 100)
+run_command(talk)
+"""
+
+
+@pytest.mark.parametrize("how", ["| head -2", ">&- 2>&-", "2>&1 | true"])
+def test_where_its_output_goes_away_a_command_goes_on_and_its_log_has_all(tmp_path, how):
+    log = tmp_path / "train.log"
+    script = f"set -o pipefail; {sys.executable} -c '{LOST}' {log} {how}"
+    result = subprocess.run(["bash", "-c", script], cwd=HOME, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Error" not in result.stderr
+    assert log.read_text().count("line ") == 2000
