@@ -14,6 +14,7 @@ from urllib.parse import urlparse
 from training.wandb_history import what_was_logged
 
 INIT_TIMEOUT = 30  # seconds to wait for a server before going on offline
+FLUSH_SETTING = "x_transaction_log_flush_interval"
 FLUSH_SECONDS = 1.0  # what a killed run loses of its file; wandb's own 15 s are several epochs of a small run
 MINIMA = ("dev_distance", "dev_cer", "dev_wer")  # of these a summary keeps the least, not the last
 
@@ -98,9 +99,9 @@ class WandbTracker:
         """The run in that mode, or offline if wandb cannot go online."""
         # Media and models that wait for an upload: with the run, not in the home directory.
         os.environ.setdefault("WANDB_DATA_DIR", str((self.folder / "wandb").resolve()))
-        settings = self.wandb.Settings(
-            silent=True, console="off", init_timeout=INIT_TIMEOUT, x_transaction_log_flush_interval=FLUSH_SECONDS
-        )
+        settings = self.wandb.Settings(silent=True, console="off", init_timeout=INIT_TIMEOUT)
+        if hasattr(settings, FLUSH_SETTING):  # refused by versions before 0.31
+            setattr(settings, FLUSH_SETTING, FLUSH_SECONDS)
         arguments = {
             "project": self.project,
             "group": self.group,
