@@ -14,6 +14,7 @@ from urllib.parse import urlparse
 from training.wandb_history import what_was_logged
 
 INIT_TIMEOUT = 30  # seconds to wait for a server before going on offline
+FLUSH_SETTING = "x_transaction_log_flush_interval"  # of wandb 0.31; versions before it refuse it
 FLUSH_SECONDS = 1.0  # what a killed run loses of its file; wandb's own 15 s are several epochs of a small run
 MINIMA = ("dev_distance", "dev_cer", "dev_wer")  # of these a summary keeps the least, not the last
 
@@ -98,9 +99,10 @@ class WandbTracker:
         """The run in that mode, or offline if wandb cannot go online."""
         # Media and models that wait for an upload: with the run, not in the home directory.
         os.environ.setdefault("WANDB_DATA_DIR", str((self.folder / "wandb").resolve()))
-        settings = self.wandb.Settings(
-            silent=True, console="off", init_timeout=INIT_TIMEOUT, x_transaction_log_flush_interval=FLUSH_SECONDS
-        )
+        settings = self.wandb.Settings(silent=True, console="off", init_timeout=INIT_TIMEOUT)
+        current = hasattr(settings, FLUSH_SETTING)
+        if current:
+            setattr(settings, FLUSH_SETTING, FLUSH_SECONDS)
         arguments = {
             "project": self.project,
             "group": self.group,
@@ -109,16 +111,16 @@ class WandbTracker:
             "dir": str(self.folder),
             "config": self.settings,
             "id": self._resumed_id,
-            "resume": "allow",
             "settings": settings,
         }
+        offline = {"mode": "offline", "resume": "allow" if current else None}  # before: no effect, a warning
         try:
-            return self.wandb.init(mode=mode, **arguments)
+            return self.wandb.init(**(offline if mode == "offline" else {"mode": mode, "resume": "allow"}), **arguments)
         except Exception as error:
             if mode == "offline":
                 raise
             logger.info(f"wandb: cannot go online ({_first_line(error)}); going on offline")
-            return self.wandb.init(mode="offline", **arguments)
+            return self.wandb.init(**offline, **arguments)
 
     def _define_metrics(self) -> None:
         """Curves over epochs, minima in the summary; finds out what a resumed run has already."""
