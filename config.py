@@ -320,7 +320,13 @@ def load_config(path: str | Path = DEFAULTS, overrides: Sequence[str] = (), tune
     if Path(path).resolve() != DEFAULTS:
         layers.append((str(path), _read_file(path)))
     if tuned is not None and tuned.exists():
-        layers.append((str(tuned), _read_file(tuned)))
+        weights = _read_file(tuned)
+        others = [key for key in weights if not key.startswith("decoding.")]
+        if others:
+            raise UserError(
+                f"{tuned}: found {', '.join(others[:5])}, expected keys of decoding alone, as tune.py writes"
+            )
+        layers.append((str(tuned), weights))
     layers += [("command line", _read_override(argument)) for argument in overrides]
 
     values: dict[str, Any] = {}

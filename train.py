@@ -32,7 +32,7 @@ from training.resume import Checkpointer, check_same_data, check_same_run, descr
 from training.schedules import Schedules
 from training.step import TrainStep
 from training.wandb_tracker import WandbTracker
-from utils.checkpoint import describe_model, feature_config_of
+from utils.checkpoint import describe_model, feature_config_of, load_checkpoint
 from utils.device import choose_device, choose_precision, environment
 from utils.distributed import DistributedContext, check_ranks_agree, init_distributed
 from utils.errors import Interrupted
@@ -57,6 +57,10 @@ class Trainer:
         found = load_last(self.folder)
         if found:
             check_same_run(self.folder, flatten(found["config"]), flatten(settings))
+
+        begin_with = None if found else training.start_from
+        if begin_with is not None:
+            load_checkpoint(begin_with)  # a message on it before all data is read
 
         self.data = load_training_data(
             root=config.data.root,
@@ -84,7 +88,6 @@ class Trainer:
                 logger.info(f"resuming elsewhere: {changes}; results may differ in their last digits")
 
         together = -(-training.batch_size // (training.accumulate * context.world_size))
-        begin_with = None if found else training.start_from
         model = make_model(train, config.model_kwargs, training.seed, together, begin_with, device)
         self.step = TrainStep(
             model,

@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 
 from utils.checkpoint import read_file, save_checkpoint
+from utils.checkpoint_content import LanguageModelContent, check_content
 from utils.errors import UserError
 from utils.vocabulary import PAD, SOS, VOCABULARY, encode
 
 DIGIT = 32  # a context is a number with a digit a character, the newest last
 MAX_ORDER = 12  # as many digits fit 64 bits
+LOG_OF_ONE = 1e-4  # and what rounding adds to it
 ALWAYS_KEPT = 3  # contexts up to this length
 
 
@@ -136,8 +138,21 @@ def load_language_model(path: Path) -> LanguageModel:
         UserError: the file is missing, damaged, something else, or of another vocabulary.
     """
     found = read_file(path, "no language model; python tune.py makes it")
-    if not isinstance(found, dict) or not found.keys() >= {*LanguageModel._fields, "vocabulary"}:
-        raise UserError(f"{path}: found something else, expected a language model that tune.py wrote")
+    check_content(path, found, LanguageModelContent, "a language model that tune.py wrote")
+    assert isinstance(found, dict)
     if tuple(found["vocabulary"]) != VOCABULARY:
         raise UserError(f"{path}: found a vocabulary of {len(found['vocabulary'])}, expected this project's")
-    return LanguageModel(*(found[name] for name in LanguageModel._fields))
+    log_probs, following = (found[name] for name in LanguageModel._fields)
+    sizes, whole = (len(following), len(VOCABULARY)), following.dtype == torch.int32 and following.numel()
+    if (
+        log_probs.shape != sizes
+        or following.shape != sizes
+        or not whole
+        or not 0 <= following.min() <= following.max() < sizes[0]
+    ):
+        raise UserError(
+            f"{path}: found tables that do not belong together, expected a language model that tune.py wrote"
+        )
+    if log_probs.isnan().any() or log_probs.max() > LOG_OF_ONE:
+        raise UserError(f"{path}: found numbers that are no log-probabilities, expected what tune.py wrote")
+    return LanguageModel(log_probs, following)

@@ -92,6 +92,9 @@ def test_what_tuning_found_is_above_the_file_and_below_the_command_line(tmp_path
     tuned.write_text("decoding: {lm_weight: 0.4, length_reward: 0.5}\n")
     decoding = load_config(file, ["decoding.length_reward=0.6"], tuned).decoding
     assert (decoding.ctc_weight, decoding.lm_weight, decoding.length_reward) == (0.3, 0.4, 0.6)
+    tuned.write_text("test: {submission: elsewhere.csv}\n")
+    with pytest.raises(UserError, match=r"decoding\.yaml: found test\.submission, expected keys of decoding alone"):
+        load_config(file, tuned=tuned)
     tuned.write_text("decoding: {lm_weigth: 0.4}\n")
     with pytest.raises(UserError, match=r"decoding\.yaml: unknown key decoding\.lm_weigth; did you mean decoding\.lm"):
         load_config(tuned=tuned)

@@ -9,11 +9,13 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from training.progress import PartialEpoch
 from training.step import TrainStep
 from utils.checkpoint import check_finite, differences, feature_differences, load_checkpoint, previous, save_checkpoint
+from utils.checkpoint_content import RunContent, check_content, check_optimizer
 from utils.errors import UserError
 from utils.files import parse_yaml
 from utils.metrics import best_epoch
@@ -96,6 +98,8 @@ class Checkpointer:
         differ = differences(found["weights"], step.model.state_dict())
         if differ:
             raise UserError(f"{self.folder / 'last.pt'}: its model is another one than these settings make: {differ}")
+        parameters = [each for group in step.optimizer.param_groups for each in group["params"]]
+        check_optimizer(self.folder / "last.pt", found["optimizer"], parameters)
         step.load_state_dict(found["model"], found)
         return TrainState(found["history"], found.get("partial"), found["wandb_run_id"])
 
@@ -153,6 +157,7 @@ def _load_resumable(path: Path) -> dict[str, Any]:
             f"{path}: found a checkpoint without {', '.join(missing)}, expected one to go on from; a model alone "
             "begins a new run: training.start_from"
         )
+    check_content(path, checkpoint, RunContent, "a run's checkpoint")
     for weights in (checkpoint["model"], checkpoint["weights"]):
         check_finite(str(path), weights)
     return checkpoint
@@ -255,7 +260,10 @@ def check_data_root(folder: Path, root: str) -> None:
     trained = folder / "config.yaml"
     if Path(root).is_dir() or not trained.exists():
         return
-    before = parse_yaml(trained.read_text(encoding="utf-8"))["data"]["root"]
+    try:
+        before = parse_yaml(trained.read_text(encoding="utf-8"))["data"]["root"]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        raise UserError(f"{trained}: cannot be read as the settings of a run; expected what train.py wrote") from None
     if before != root:
         raise UserError(
             f"data.root: found no folder {root}; {folder} was trained with data.root={before}: repeat the "

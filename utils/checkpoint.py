@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,13 +12,12 @@ from typing import Any, NamedTuple
 import torch
 
 from models.las import LAS
+from utils.checkpoint_content import ModelContent, check_content
 from utils.errors import UserError
 from utils.features import FeatureConfig, FeatureFormat, parse_feature_config
 from utils.files import atomic_write
+from utils.logging import printable
 from utils.vocabulary import VOCABULARY
-
-CONTENT = {"model": dict, "model_settings": dict, "features": dict, "vocabulary": list, "epoch": int}
-FEATURES = {"dim", "time_first", "normalize"}
 
 logger = logging.getLogger(f"las.{__name__}")
 
@@ -65,8 +65,13 @@ def read_file(path: str | Path, missing: str) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: found {missing}") from None
-    except Exception as error:  # a damaged pickle can fail in any way; none of them runs code
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+    except pickle.UnpicklingError:  # torch's message tells how to run code from the file
+        raise UserError(
+            f"{path}: found more than tensors and plain values, which is not read: it could run code"
+        ) from None
+    except Exception as error:  # a damaged file can fail in any way; none of them runs code
+        reason = str(error) if isinstance(error, ValueError | zipfile.BadZipFile | OSError) else type(error).__name__
+        reason = printable("".join(letter for letter in reason if letter.isprintable()))
         raise UserError(f"{path}: cannot be read as a checkpoint ({reason}); it is damaged or not one") from None
 
 
@@ -90,16 +95,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     others = sorted(best.parent.name for best in path.parent.parent.glob(f"*/{path.name}") if path.name == "best.pt")
     there = f"runs that have one: {', '.join(others[:10])} (run.name=...)" if others else "train first: python train.py"
     checkpoint = read_file(path, f"no checkpoint; {there}")
-    contents: dict[str, Any] = checkpoint if isinstance(checkpoint, dict) else {}
-    wrong = [key for key, kind in CONTENT.items() if not isinstance(contents.get(key), kind)]
-    if not wrong and contents["features"].keys() != FEATURES:
-        wrong = ["features"]
-    if wrong:
-        found = ", ".join(map(repr, list(contents)[:8])) if contents else f"a {type(checkpoint).__name__}"
-        raise UserError(
-            f"{path}: found something else ({found}), expected a checkpoint that train.py wrote; missing or of another "
-            f"kind: {', '.join(wrong)}"
-        )
+    check_content(path, checkpoint, ModelContent, "a checkpoint that train.py wrote")
+    assert isinstance(checkpoint, dict)
+    contents: dict[str, Any] = checkpoint
     theirs = contents["vocabulary"]
     if tuple(theirs) != VOCABULARY:
         message = f"{path}: found a model of {len(theirs)} tokens, expected one of this project's {len(VOCABULARY)}"

@@ -67,7 +67,7 @@ def explain_validation_error(problem: ErrorDetails, sources: Mapping[str, str], 
     expected = problem["msg"]
     for opening in ("Input should be ", "a valid ", "Value error, "):
         expected = expected.removeprefix(opening)
-    shown = repr(problem["input"])
+    shown = " ".join(repr(problem["input"]).split())
     shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
     found = "" if isinstance(problem["input"], dict) else f"found {shown}, "
     return f"{source}: {key}: {found}expected {expected}"

@@ -103,3 +103,24 @@ def test_saved_and_loaded(tmp_path):
         load_language_model(tmp_path / "other.pt")
     with pytest.raises(UserError, match=r"found no language model; python tune\.py makes it"):
         load_language_model(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("following", torch.full((3, V), 9, dtype=torch.int32), "tables that do not belong together"),
+        ("following", torch.zeros(3, V), "tables that do not belong together"),
+        ("log_probs", torch.zeros(2, V), "tables that do not belong together"),
+        ("log_probs", torch.full((3, V), 0.5), "numbers that are no log-probabilities"),
+        ("log_probs", torch.full((3, V), math.nan), "numbers that are no log-probabilities"),
+        ("log_probs", "text", r"log_probs: found 'text'"),
+    ],
+)
+def test_malformed_tables_are_one_message(tmp_path, key, value, words):
+    good = {"log_probs": torch.full((3, V), -3.0), "following": torch.zeros(3, V, dtype=torch.int32)}
+    path = tmp_path / "lm.pt"
+    torch.save({**good, "vocabulary": list(VOCABULARY)}, path)
+    load_language_model(path)
+    torch.save({**good, "vocabulary": list(VOCABULARY), key: value}, path)
+    with pytest.raises(UserError, match=rf"lm\.pt: (found )?{words}"):
+        load_language_model(path)

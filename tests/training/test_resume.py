@@ -9,7 +9,6 @@ import torch
 
 from training import resume
 from training.resume import (
-    STATE,
     Checkpointer,
     TrainState,
     check_data_root,
@@ -26,6 +25,13 @@ from utils.errors import UserError
 from utils.features import FeatureConfig, FeatureFormat
 
 PARTIAL = {"batch": 4, "totals": torch.tensor([1.0, 2.0, 3.0, 4.0]), "characters": 99, "seconds": 1.5}
+WHOLE = {  # what a run's checkpoint has beside the model
+    "history": [],
+    "wandb_run_id": None,
+    "weights": {},
+    "averaged_steps": 0,
+    "optimizer": {"state": {}, "param_groups": []},
+}
 FORMAT = FeatureFormat(12, True, "mean")
 
 
@@ -159,7 +165,7 @@ def checkpoint(make_las, constant):
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(checkpoint, tmp_path, caplog):
     """One bit in the weights is enough: torch.load alone would not notice."""
     last = tmp_path / "last.pt"
-    checkpoint = dict.fromkeys(STATE) | {"weights": {}} | checkpoint
+    checkpoint = WHOLE | checkpoint
     assert load_last(tmp_path) is None
     for epoch in (1, 2, 3):
         save_checkpoint(last, {**checkpoint, "epoch": epoch}, keep_previous=True)
@@ -186,8 +192,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(checkpoint, tmp_path, 
 
 def test_the_checkpoint_before_may_be_within_an_epoch(checkpoint, tmp_path, caplog):
     last = tmp_path / "last.pt"
-    save_checkpoint(last, dict.fromkeys(STATE) | {"weights": {}} | checkpoint | {"partial": PARTIAL})
-    save_checkpoint(last, dict.fromkeys(STATE) | {"weights": {}} | checkpoint, keep_previous=True)
+    save_checkpoint(last, WHOLE | checkpoint | {"partial": PARTIAL})
+    save_checkpoint(last, WHOLE | checkpoint, keep_previous=True)
     last.write_bytes(b"")
     assert load_last(tmp_path)["partial"]["batch"] == 4
     assert "last.previous.pt: 1 epoch and 4 batches are kept" in caplog.text
@@ -313,3 +319,58 @@ def test_another_environment_is_told():
     before = {"torch": "2.8.0", "device": "Tesla T4", "commit": "abc"}
     assert describe_changes(before, {**before, "torch": "2.11.0", "python": "3.13"}) == "torch 2.8.0 -> 2.11.0"
     assert describe_changes(before, before) == describe_changes({}, before) == ""
+
+
+# ----------------------------------------------------------------------------------------------- malformed checkpoints
+
+
+def spoil(found: dict, key: str, value) -> None:
+    """Sets `found[a][b]` for the key a.b; * is any one entry."""
+    *way, last = key.split(".")
+    for name in way:
+        found = found[next(iter(found)) if name == "*" else int(name) if name.isdigit() else name]
+    found[next(iter(found)) if last == "*" else last] = value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("history", [1, 2], r"history\.0: found 1, expected .*dictionary"),
+        ("history", [{"epoch": "one"}], r"history\.0\.epoch"),
+        ("config", "settings", r"config: found 'settings', expected"),
+        ("partial", {"batch": -1}, r"missing|partial"),
+        ("averaged_steps", -1, "averaged_steps: found -1"),
+        ("averaged_steps", "many", "averaged_steps: found 'many'"),
+        ("epoch", 1.5, "epoch: found 1.5"),
+        (
+            "weights.*",
+            torch.zeros(3, dtype=torch.complex64),
+            "expected a dense tensor of floats, not strided of complex64",
+        ),
+        ("model.*", torch.zeros(3).to_sparse(), "expected a dense tensor of floats, not sparse_coo of float32"),
+        ("model.*", "text", "model"),
+        ("model_settings", {"listener": 1}, "a mapping listener"),
+        ("model_settings.listener.blstm_layers", 3_000_000, "at most 32 layers"),
+        ("model_settings.speller.layers", "two", "at most 32 layers"),
+        ("features.dim", "twelve", r"features\.dim: found 'twelve'"),
+        ("features.normalize", "median", r"features\.normalize"),
+        ("vocabulary", [1, 2], r"vocabulary\.0"),
+        ("optimizer", {}, "optimizer"),
+        ("optimizer.state.0.exp_avg", torch.zeros(7), r"found exp_avg of shape \(7,\) for parameter 0, expected \("),
+        ("optimizer.state.0.exp_avg_sq", 3, "expected a tensor"),
+        ("optimizer.state.0.step", torch.tensor(float("nan")), "found step that is not finite"),
+        ("optimizer.param_groups", [], "found 0 parameters, expected"),
+        ("data", {"names": 1, "digests": torch.zeros(1)}, r"data\.names"),
+        ("environment", {"torch": 2}, r"environment\.torch"),
+    ],
+)
+def test_a_malformed_checkpoint_is_one_message(make_step, constant, tmp_path, key, value, words):
+    step, checkpointer = make_step(), checkpointer_of(tmp_path, constant)
+    train(step)
+    checkpointer.save(step, TrainState([row(1)]), is_best=False)
+    previous(tmp_path / "last.pt").unlink(missing_ok=True)
+    found = torch.load(tmp_path / "last.pt", weights_only=True)
+    spoil(found, key, value)
+    torch.save(found, tmp_path / "last.pt")
+    with pytest.raises(UserError, match=rf"last\.pt: .*(?:{words})"):
+        checkpointer.restore(load_last(tmp_path), make_step())

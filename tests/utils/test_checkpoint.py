@@ -73,11 +73,11 @@ def test_what_is_not_a_checkpoint_is_refused(checkpoint, tmp_path, capsys):
         with pytest.raises(UserError, match=r"x\.pt: cannot be read as a checkpoint"):
             load_checkpoint(path)
     torch.save({"weights": Evil()}, path)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"x\.pt: found more than tensors and plain values, which is not read"):
         load_checkpoint(path)
     assert "this ran" not in capsys.readouterr().out
     torch.save({"model": {}}, path)
-    with pytest.raises(UserError, match=r"found something else \('model'\), .* missing .*: model_settings, features, "):
+    with pytest.raises(UserError, match=r"found something else \('model'\), .* missing: model_settings, features, "):
         load_checkpoint(path)
     torch.save({**checkpoint, "vocabulary": ["<pad>", "a"]}, path)
     with pytest.raises(UserError, match=r"a model of 2 tokens, expected .* 31: token 1 is 'a', here '<sos>'"):
