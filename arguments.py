@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
-from config import DEFAULTS, TUNED, Config, help_on_keys, load_config
+from config import DEFAULTS, OF_THE_RUN, TRAINED, TUNED, Config, help_on_keys, load_config
 from utils.cli import CommandParser, is_override
+from utils.files import flatten
 
 
 def command_parser(docstring: str) -> CommandParser:
@@ -33,7 +34,11 @@ class DecodingArguments(NamedTuple):
 
 
 def parse_decoding_arguments(parser: CommandParser) -> DecodingArguments:
-    """Parses what test.py and tune.py share, besides the flags that `parser` has already."""
+    """Parses what test.py and tune.py share, besides the flags that `parser` has already.
+
+    They start from the settings that the run was trained with. Which run: run.name, a folder among the arguments, or
+    that of a single checkpoint. A file given by --config, tuned weights and the command line come after, in this order.
+    """
     parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE", help="default: best.pt of the run")
     flags = parser.parse_intermixed_args()
     # --checkpoint and --audio take all that follows them: what looks like key=value there is an override.
@@ -43,6 +48,21 @@ def parse_decoding_arguments(parser: CommandParser) -> DecodingArguments:
         more += filter(is_override, given)
         setattr(flags, name, [argument for argument in given if not is_override(argument)])
     overrides = [*flags.overrides, *more]
+    folders = [Path(text) for text in overrides if not is_override(text) and Path(text).is_dir()]
+    if len(folders) == 1:  # test.py runs/demo
+        (folder,) = folders
+        overrides.remove(str(folder) if str(folder) in overrides else next(t for t in overrides if Path(t) == folder))
+        overrides += [f"run.dir={folder.absolute().parent}", f"run.name={folder.absolute().name}"]
+    named = any(text.startswith("run.") for text in overrides)
+    if len(flags.checkpoint) == 1 and not named and Path(flags.checkpoint[0]).with_name(TRAINED).exists():
+        folder = Path(flags.checkpoint[0]).parent.absolute()
+        overrides += [f"run.dir={folder.parent}", f"run.name={folder.name}"]
     folder = load_config(flags.config, overrides).run.path
-    config = load_config(flags.config, overrides, tuned=folder / TUNED)
+    config = load_config(flags.config, overrides, folder / TUNED, folder / TRAINED)
+    flags.changes = ""
+    if flags.config != str(DEFAULTS) and (folder / TRAINED).exists():
+        before = flatten(load_config(DEFAULTS, overrides, folder / TUNED, folder / TRAINED).model_dump())
+        now = flatten(config.model_dump())
+        differ = [key for key in now if key.startswith(OF_THE_RUN) and now[key] != before[key]]
+        flags.changes = ", ".join(f"{key} {before[key]} -> {now[key]}" for key in differ)
     return DecodingArguments(flags, config, [Path(text) for text in flags.checkpoint] or [folder / "best.pt"])

@@ -15,9 +15,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from utils.cli import describe_keys, read_key_comments
 from utils.errors import UserError, explain_validation_error, nearest_key
-from utils.files import NAME_RULE, is_name, parse_yaml
+from utils.files import NAME_RULE, flatten, is_name, parse_yaml
 
 TUNED = "decoding.yaml"  # in a run's folder: the decoding weights that tune.py found
+TRAINED = "config.yaml"  # in a run's folder: the settings that it was trained with
+OF_THE_RUN = ("data.", "decoding.", "test.")  # what decoding takes from them: not the device, for one
 PACKS = "packed"  # in run.dir: the folder of packed features
 DEFAULTS = Path(__file__).with_name("config.yaml")
 # Bounds are what the code can honour. A model that memory has no room for is refused when its features are known.
@@ -295,6 +297,20 @@ def _read_file(path: str | Path) -> dict[str, Any]:
     return _check_keys(tree or {}, str(path))
 
 
+def _read_trained(path: Path) -> dict[str, Any]:
+    """What a run was trained with, as far as its decoding wants it; keys of other versions are passed over."""
+    try:
+        tree = parse_yaml(_read_text(path))
+        flat = {key: value for key, value in flatten(tree).items() if key.startswith(OF_THE_RUN)}
+    except (yaml.YAMLError, AttributeError, TypeError):
+        raise UserError(f"{path}: found no settings of a run, expected what train.py wrote there") from None
+    flat = {key: value for key, value in flat.items() if key in known_keys()}
+    submission = Path(str(flat.get("test.submission", "")))
+    if submission.is_absolute() or ".." in submission.parts:  # the run may come from elsewhere
+        del flat["test.submission"]
+    return flat
+
+
 def _read_override(argument: str) -> dict[str, Any]:
     """`key=value`, the value in YAML; a whole section takes a mapping: `model.speller={hidden: 64, layers: 1}`."""
     key, equals, text = argument.partition("=")
@@ -310,13 +326,23 @@ def _read_override(argument: str) -> dict[str, Any]:
     return _check_keys(tree, "command line")
 
 
-def load_config(path: str | Path = DEFAULTS, overrides: Sequence[str] = (), tuned: Path | None = None) -> Config:
-    """`config.yaml`, overridden by `path`, by `tuned` if there is such a file, and by `key=value` arguments.
+def load_config(
+    path: str | Path = DEFAULTS, overrides: Sequence[str] = (), tuned: Path | None = None, trained: Path | None = None
+) -> Config:
+    """`config.yaml`, overridden by `trained`, `path`, `tuned`, if there are such files, and by `key=value` arguments.
+
+    Args:
+        path: of a file with settings.
+        overrides: from the command line.
+        tuned: file with the decoding weights of a run.
+        trained: file with the settings that a run was trained with; those that matter to its decoding are taken.
 
     Raises:
         UserError: names the source, the key, what was found and what was expected.
     """
     layers = [(str(DEFAULTS.name), _read_file(DEFAULTS))]
+    if trained is not None and trained.exists():
+        layers.append((str(trained), _read_trained(trained)))
     if Path(path).resolve() != DEFAULTS:
         layers.append((str(path), _read_file(path)))
     if tuned is not None and tuned.exists():

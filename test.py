@@ -68,6 +68,8 @@ def main(arguments: DecodingArguments) -> None:
         raise UserError("--plot: pictures are drawn of recordings: name them with --audio FILE ...")
     device = choose_device(config.training.device)
     with init_distributed(device) as context:
+        if flags.changes:
+            logger.info(f"--config {flags.config} changes what the run was trained with: {flags.changes}")
         if (config.run.path / TUNED).exists():
             logger.info(f"decoding weights: {config.run.path / TUNED}")
         if flags.audio:

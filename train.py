@@ -15,7 +15,6 @@ if __name__ == "__main__":  # before torch is imported: --help and a misspelt ke
 
 import logging
 import shlex
-import sys
 import time
 from typing import NoReturn
 
@@ -229,7 +228,9 @@ def main(config: Config) -> None:
             if context.is_main:
                 sweep_temporaries(config.run.path)
             Trainer(config, device, context).fit()
-    logger.info(f"next: {shlex.join(['python', 'test.py', *sys.argv[1:]])}, which searches with a beam")
+    run = shlex.quote(str(config.run.path))
+    logger.info(f"next, decode with a beam (python tune.py {run} finds better weights for it first):")
+    logger.info(f"python test.py {run}")
 
 
 if __name__ == "__main__":

@@ -177,6 +177,8 @@ def main(arguments: DecodingArguments) -> None:
     folder = config.run.path
     if not 1 <= flags.order <= MAX_ORDER:
         raise UserError(f"--order: found {flags.order}, expected 1 to {MAX_ORDER}")
+    if flags.changes:
+        logger.info(f"--config {flags.config} changes what the run was trained with: {flags.changes}")
     device = choose_device(config.training.device)
     precision = choose_precision(config.training.precision, device)
     loaded = load_models(checkpoints)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import draw_text, run, speak, write_utterance
-from utils.files import write_csv
+from utils.files import parse_yaml, to_yaml, write_csv
 
 
 @pytest.fixture
@@ -46,6 +46,29 @@ def test_a_split_is_scored(decode, toy_root, tmp_path):
     assert greedy.endswith(" s (greedy)")
     metrics = pd.read_csv(folder / "metrics.csv")
     assert f"distance {metrics['dev_distance'].min():.3f}" in greedy  # the distance that picked best.pt
+
+
+def test_a_run_is_decoded_as_it_was_trained_without_its_settings_repeated(trained, tmp_path):
+    """Named by its folder, by one checkpoint or by its name; a --config says what it changes."""
+    folder = trained.folder
+    shutil.copytree(folder, tmp_path / "toy")
+    own = ["decoding.ctc_weight=0.2", "decoding.length_reward=0.1"]
+    asked = run("test.py", *trained.arguments, "--split", "dev", *own).stdout.splitlines()[-1]
+    (tmp_path / "own.yaml").write_text("decoding: {ctc_weight: 0.2, length_reward: 0.1}")
+    settings = parse_yaml((tmp_path / "toy" / "config.yaml").read_text())
+    settings["decoding"] |= {"ctc_weight": 0.2, "length_reward": 0.1}
+    settings["test"]["submission"] = "../elsewhere.csv"  # not taken from a run
+    settings["of_another_version"] = {"key": 1}
+    (tmp_path / "toy" / "config.yaml").write_text(to_yaml(settings))
+    by_folder, by_checkpoint = [str(tmp_path / "toy")], ["--checkpoint", str(tmp_path / "toy" / "best.pt")]
+    for way in (by_folder, by_checkpoint, [f"run.dir={tmp_path}", "run.name=toy"]):
+        found = run("test.py", *way, "--split", "dev", cwd=tmp_path).stdout.splitlines()[-1]
+        assert re.sub(r"[\d.]+ s ", "", found) == re.sub(r"[\d.]+ s ", "", asked)
+    changed = run("test.py", str(folder), "--split", "dev", "--config", str(tmp_path / "own.yaml")).stdout
+    assert "own.yaml changes what the run was trained with: decoding.ctc_weight 0.5 -> 0.2, decoding.length_" in changed
+    assert re.sub(r"[\d.]+ s ", "", changed.splitlines()[-1]) == re.sub(r"[\d.]+ s ", "", asked)
+    (tmp_path / "toy" / "config.yaml").write_text("[1, 2")
+    assert "config.yaml: found no settings of a run" in run("test.py", *by_folder, expect=2).stderr
 
 
 def test_the_submission_to_the_byte(decode, tmp_path):
