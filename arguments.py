@@ -1,6 +1,7 @@
 """Command lines of train.py, tune.py and test.py; imports nothing heavy, so that --help answers at once."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +22,15 @@ def command_parser(docstring: str) -> CommandParser:
 
 def parse_training_arguments(docstring: str) -> Config:
     """The configuration that train.py's command line asks for."""
-    arguments = command_parser(docstring).parse_intermixed_args()
+    arguments = _parse(command_parser(docstring))
     return load_config(arguments.config, arguments.overrides)
+
+
+def _parse(parser: CommandParser) -> argparse.Namespace:
+    for argument in sys.argv[1:]:
+        if argument.startswith("--") and is_override(argument[2:]):
+            parser.error(f"found {argument}, expected {argument[2:]}: keys are set without dashes")
+    return parser.parse_intermixed_args()
 
 
 class DecodingArguments(NamedTuple):
@@ -40,7 +48,7 @@ def parse_decoding_arguments(parser: CommandParser) -> DecodingArguments:
     that of a single checkpoint. A file given by --config, tuned weights and the command line come after, in this order.
     """
     parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE", help="default: best.pt of the run")
-    flags = parser.parse_intermixed_args()
+    flags = _parse(parser)
     # --checkpoint and --audio take all that follows them: what looks like key=value there is an override.
     more: list[str] = []
     for name in ("checkpoint", "audio"):

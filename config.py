@@ -6,9 +6,10 @@ Only the commands import this module: they hand plain values on. It imports noth
 key answer at once.
 """
 
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -271,28 +272,42 @@ def _check_keys(tree: Any, source: str, prefix: str = "") -> dict[str, Any]:
         inside = prefix.rstrip(".") or "the file"
         raise UserError(f"{source}: {inside}: found {tree!r}, expected a section of keys and values")
     flat: dict[str, Any] = {}
+    problems = []
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if key in keys:
             flat[key] = value
         elif _is_section(key, keys):
-            flat |= _check_keys(value, source, f"{key}.")
+            try:
+                flat |= _check_keys(value, source, f"{key}.")
+            except UserError as error:
+                problems.append(str(error))
         else:
-            raise UserError(f"{source}: unknown key {key}{nearest_key(key, keys)}")
+            problems.append(f"{source}: unknown key {key}{nearest_key(key, keys)}")
+    if problems:
+        raise UserError("\n       ".join(problems))
     return flat
 
 
 def _read_text(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        there = sorted(str(each) for each in (*Path().glob("[!.]*.yaml"), *Path().glob("configs/*.yaml")))
+        listed = f"; files that are there: {', '.join(there[:12])}" if there else ""
+        raise UserError(f"{path}: found no such configuration file{listed}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read this configuration file ({error})") from None
 
 
 def _read_file(path: str | Path) -> dict[str, Any]:
+    text = _read_text(path)
+    tab = next((number for number, line in enumerate(text.splitlines(), 1) if re.match(r" *\t", line)), None)
     try:
-        tree = parse_yaml(_read_text(path))
+        tree = parse_yaml(text)
     except yaml.YAMLError as error:
+        if tab is not None:
+            raise UserError(f"{path}: line {tab}: found a tab before the text, expected spaces, as in YAML") from None
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return _check_keys(tree or {}, str(path))
 
@@ -317,6 +332,8 @@ def _read_override(argument: str) -> dict[str, Any]:
     key = key.strip()
     if not equals:
         raise UserError(f"argument {argument!r}: expected key=value, such as training.epochs=3")
+    if get_origin(known_keys().get(key)) is list and "," in text and not text.strip().startswith("["):
+        raise UserError(f"command line: {key}: found {text}, expected a list: {key}=[{text}]")
     try:
         tree = text if known_keys().get(key) is str else parse_yaml(text)
     except yaml.YAMLError:

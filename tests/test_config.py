@@ -38,6 +38,9 @@ def test_resolved_settings_read_back_the_same(tmp_path):
     ("override", "words"),
     [
         ("training.epoch=3", ["training.epoch", "training.epochs"]),
+        ("training.lr=3", ["unknown key training.lr; did you mean training.learning_rate?"]),
+        ("grad_accum=3", ["unknown key grad_accum; did you mean training.accumulate?"]),
+        ("data.train=train,dev", ["data.train: found train,dev, expected a list: data.train=[train,dev]"]),
         ("epochs=3", ["unknown key epochs", "training.epochs"]),
         ("data.trian=[x]", ["data.train"]),
         ("training.epochs=many", ["training.epochs", "'many'", "integer"]),
@@ -68,7 +71,15 @@ def test_bad_files_name_the_file(tmp_path):
     assert "training: found 3, expected a section" in complaint(path=file)
     file.write_text("!!python/object/apply:os.system ['true']")
     assert "not valid YAML" in complaint(path=file)
-    assert "cannot read" in complaint(path=tmp_path / "none.yaml")
+    assert "none.yaml: found no such configuration file" in complaint(path=tmp_path / "none.yaml")
+    file.write_text("training:\n\tepochs: 3")
+    assert f"{file}: line 2: found a tab before the text, expected spaces" in complaint(path=file)
+    file.write_text("training:\n  epochs: 3\n  seed: 1\n  epochs: 4")
+    assert "the key epochs stands twice" in complaint(path=file)
+    file.write_text("training: {epoch: 3, sed: 1}\ndata: {trian: [a]}")
+    assert all(key in complaint(path=file) for key in ("training.epoch;", "training.sed;", "data.trian;"))
+    file.write_text("wandb: {mode: off}")
+    assert "wandb.mode: found 'off', expected 'auto'" in complaint(path=file)
 
 
 def test_frozen():

@@ -6,6 +6,27 @@ from collections.abc import Collection, Mapping
 
 from pydantic_core import ErrorDetails
 
+ABBREVIATIONS = {  # what other projects call the last part of a key
+    "lr": "learning_rate",
+    "bs": "batch_size",
+    "wd": "weight_decay",
+    "grad_clip": "clip_norm",
+    "max_grad_norm": "clip_norm",
+    "grad_accum": "accumulate",
+    "gradient_accumulation_steps": "accumulate",
+    "num_epochs": "epochs",
+    "max_epochs": "epochs",
+    "num_workers": "workers",
+    "beam": "beam_size",
+    "beam_width": "beam_size",
+    "smoothing": "label_smoothing",
+    "warmup": "warmup_epochs",
+    "hidden_size": "hidden",
+    "num_heads": "heads",
+    "num_layers": "layers",
+    "ema": "average_epochs",
+    "amp": "precision",
+}
 LONGEST_SHOWN = 80  # characters of a value in a message
 
 
@@ -42,10 +63,13 @@ class Interrupted(Exception):
 
 def nearest_key(key: str, keys: Collection[str]) -> str:
     """The end of a message on an unknown key: the known key most like it, by its whole name or by its last part."""
-    nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
+    *sections, leaf = key.split(".")
+    usual = ".".join([*sections, ABBREVIATIONS.get(leaf, leaf)])
+    nearest = [usual] if usual in keys else difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
     if not nearest:
+        leaf = ABBREVIATIONS.get(leaf, leaf)
         by_leaf = {known.rsplit(".", 1)[-1]: known for known in keys}
-        leaves = difflib.get_close_matches(key.rsplit(".", 1)[-1], by_leaf, n=1, cutoff=0.6)
+        leaves = difflib.get_close_matches(leaf, by_leaf, n=1, cutoff=0.6)
         nearest = [by_leaf[leaf] for leaf in leaves]
     return f"; did you mean {nearest[0]}?" if nearest else "; python train.py --help lists all keys"
 

@@ -369,7 +369,7 @@ COMMANDS = ("train.py", "test.py", "tune.py")
         *((f"{command} training.epoch=3", "did you mean training.epochs?") for command in COMMANDS),
         *((f"{command} a.b=3", "unknown key a") for command in COMMANDS),
         *((f"{command} training.epochs=x", "training.epochs: found 'x', expected") for command in COMMANDS),
-        *((f"{command} --config none.yaml", "none.yaml: cannot read") for command in COMMANDS),
+        *((f"{command} --config none.yaml", "none.yaml: found no such configuration file") for command in COMMANDS),
         ("test.py --beam", "unrecognized arguments: --beam"),
         ("-m report --help", "runs/NAME"),
         ("-m report", "the following arguments are required"),
@@ -391,4 +391,14 @@ def test_a_commands_examples_below_one_another():
     docstring = "Trains a model.\n\npython train.py     # with defaults\npython train.py a=1 # no example\n"
     assert describe_command(docstring) == (
         "Trains a model.\n\n  python train.py\n      with defaults\npython train.py a=1 # no example"
+    )
+
+
+def test_dashes_before_a_key_are_explained(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--training.epochs=3"])
+    with pytest.raises(SystemExit) as exit_:
+        arguments.parse_training_arguments("Trains.")
+    assert exit_.value.code == 2
+    assert (
+        "found --training.epochs=3, expected training.epochs=3: keys are set without dashes" in capsys.readouterr().err
     )
