@@ -19,7 +19,7 @@ from corpora.audio import features_of, make_feature_config, read_speech
 from corpora.checks import LISTED, first_findings, read_transcript
 from utils.errors import BadFile, UserError
 from utils.features import FeatureConfig, write_feature_config
-from utils.files import atomic_write
+from utils.files import atomic_write, sweep_temporaries
 from utils.locking import sole_writer
 from utils.vocabulary import spellable, unspellable
 
@@ -69,6 +69,7 @@ def make_corpus(
     """
     out.mkdir(parents=True, exist_ok=True)
     with sole_writer(out, "making"):
+        sweep_temporaries(out)
         _make_partitions(partitions, out, feature_config, jobs, skip_bad)
 
 

@@ -53,8 +53,8 @@ def temporary_name(path: Path) -> Path:
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Removes what killed processes have left half written in a folder that nobody else writes to."""
-    for path in folder.glob("*.????????.tmp"):
+    """Removes what killed processes have left half written in and below a folder that nobody else writes to."""
+    for path in list(folder.rglob("*.????????.tmp")):
         path.unlink(missing_ok=True)
 
 

@@ -25,6 +25,11 @@ def corpus(toy_root):
     return load_corpus([find_partition(toy_root, "dev")], "mean")
 
 
+@pytest.fixture(autouse=True)
+def large_batches(monkeypatch):
+    monkeypatch.setattr(decoding.transcribe, "MAX_FRAMES", 10**6)
+
+
 def with_room_for(rows, monkeypatch, error):
     """Beam search that fails on larger batches, and the sizes of those that it was asked for."""
     search, asked = decoding.transcribe.beam_search, []
