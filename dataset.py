@@ -21,7 +21,8 @@ from utils.cli import SIGNALS
 from utils.sampler import Item
 from utils.vocabulary import PAD, encode
 
-WORKERS_FORK = sys.platform == "linux"  # and share what is in memory; elsewhere they are spawned and get copies
+# Forked workers share what is in memory; spawned ones get copies. Python 3.14 forks only where it is told to.
+WORKERS_FORK = sys.platform == "linux"
 EPSILON = 1e-5  # added to a deviation, relative to the scale of the features
 ORDINARY = (1e-2, 1e15)  # deviations of features that float32 normalises exactly enough
 
@@ -146,7 +147,7 @@ def make_loader(
         batch_sampler=sampler,
         collate_fn=collate,
         num_workers=workers,
-        multiprocessing_context="fork" if workers and WORKERS_FORK else None,
+        multiprocessing_context=("fork" if WORKERS_FORK else "spawn") if workers else None,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
         worker_init_fn=_leave_signals,

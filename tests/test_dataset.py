@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +67,21 @@ def test_batches_do_not_depend_on_workers_or_cache(toy_root, tmp_path):
     for others in (epoch_of(2, "off"), epoch_of(0, "mmap"), epoch_of(2, "mmap")):
         for batch, other in zip(kept, others, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
+
+
+def test_spawned_workers_map_the_features_of_a_corpus(toy_root, tmp_path, monkeypatch):
+    """As on Windows and macOS, where what a worker gets is pickled: a mapped corpus without its features."""
+    partition = find_partition(toy_root, "train")
+    corpus = load_corpus([partition], "mean", cache="mmap", cache_folder=tmp_path / "packed")
+    assert len(pickle.dumps(corpus)) < 0.5 * sum(corpus.lengths) * corpus.format.dim * 4
+    dataset = FeatureDataset(corpus)
+    batches = [[Item(0), Item(1)], [Item(2)]]
+    expected = list(make_loader(dataset, batches, 0, CPU))
+    monkeypatch.setattr("dataset.WORKERS_FORK", False)
+    loader = make_loader(dataset, batches, 1, CPU)
+    assert loader.multiprocessing_context.get_start_method() == "spawn"
+    for batch, other in zip(expected, loader, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
 
 
 @pytest.mark.parametrize("cache", ["ram", "off"])

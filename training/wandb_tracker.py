@@ -77,6 +77,7 @@ class WandbTracker:
             self._give_up(error)
             return None
         self.wandb = wandb
+        logging.getLogger("opentelemetry").addHandler(logging.NullHandler())  # wandb's telemetry, which warns at exit
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
             if mode == "disabled":

@@ -5,10 +5,23 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from corpora.loading import load_labelled
+from corpora.packing import MappedFeatures
 from tests.conftest import make_toy_corpus
-from training.data import warn_of_overlap, workers_that_fit
+from training.data import load_training_data, warn_of_overlap, workers_that_fit
+from utils.distributed import DistributedContext
+
+AUGMENTATION = {
+    "from_epoch": 1,
+    "vocal_tract": 0.0,
+    "frequency_masks": 0,
+    "frequency_width": 0,
+    "time_masks": 0,
+    "time_width": 0,
+    "time_fraction": 0.0,
+}
 
 
 def load(root, train, dev):
@@ -51,6 +64,33 @@ def test_the_same_text_said_twice_is_no_overlap(toy_root, caplog):
     caplog.set_level(logging.INFO, "las")
     warn_of_overlap(*load(toy_root, ["train"], "dev"))
     assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize(("forks", "workers", "mapped"), [(False, 1, True), (False, 0, False), (True, 1, False)])
+def test_spawned_workers_are_no_copies_of_the_corpus(toy_root, tmp_path, monkeypatch, caplog, forks, workers, mapped):
+    """They would each hold all features that are kept in memory, so these are mapped, and the log says so."""
+    caplog.set_level(logging.INFO, "las")
+    for module in ("dataset", "training.data"):
+        monkeypatch.setattr(f"{module}.WORKERS_FORK", forks)
+    data = load_training_data(
+        root=str(toy_root),
+        train=["train"],
+        dev="dev",
+        normalize="mean",
+        loading={"cache": "ram", "cache_folder": tmp_path / "cache"},
+        character_limit=lambda frames: frames,
+        batch_size=4,
+        workers=workers,
+        seed=0,
+        speed=0.0,
+        augmentation=AUGMENTATION,
+        resumed=None,
+        reports=tmp_path,
+        device=torch.device("cpu"),
+        context=DistributedContext(),
+    )
+    assert isinstance(data.train.features, MappedFeatures) == mapped
+    assert ("data.cache: mmap, since each worker" in caplog.text) == mapped
 
 
 @pytest.mark.parametrize(("workers", "megabytes", "kept"), [(2, 64, 0), (2, 4096, 2), (0, 1, 0), (1, 64, 1)])
