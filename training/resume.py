@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch import nn
 
+from training.optimizer import parameters_of
 from training.progress import PartialEpoch
 from training.step import TrainStep
 from utils.checkpoint import check_finite, differences, feature_differences, load_checkpoint, previous, save_checkpoint
@@ -98,8 +99,9 @@ class Checkpointer:
         differ = differences(found["weights"], step.model.state_dict())
         if differ:
             raise UserError(f"{self.folder / 'last.pt'}: its model is another one than these settings make: {differ}")
-        parameters = [each for group in step.optimizer.param_groups for each in group["params"]]
-        check_optimizer(self.folder / "last.pt", found["optimizer"], parameters)
+        check_optimizer(
+            self.folder / "last.pt", found["optimizer"], parameters_of(step.optimizer, step.model, found["optimizer"])
+        )
         step.load_state_dict(found["model"], found)
         return TrainState(found["history"], found.get("partial"), found["wandb_run_id"])
 

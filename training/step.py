@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dataset import Batch
 from models.las import LAS, las_loss, off_diagonal
+from training.optimizer import load_optimizer_state, make_optimizer
 from utils.device import autocast, is_out_of_memory
 from utils.distributed import DistributedContext
 from utils.errors import UserError
@@ -41,7 +42,7 @@ class TrainStep:
         precision: float32, or bf16 or fp16 for autocast; with fp16 the loss is scaled.
         utterances: path of each utterance of the corpus, to name those of a bad batch.
         accumulate: number of micro-batches that a batch is computed in (gradient accumulation).
-        weight_decay: of AdamW, applied to all parameters.
+        weight_decay: of AdamW, see `make_optimizer`.
         clip_norm: gradients are scaled down to this norm.
         ctc_weight: share of the CTC loss.
         label_smoothing: of the cross entropy on characters.
@@ -68,7 +69,7 @@ class TrainStep:
         self.accumulate, self.clip_norm = accumulate, clip_norm
         self.ctc_weight, self.label_smoothing = ctc_weight, label_smoothing
         self.device = next(model.parameters()).device
-        self.optimizer = torch.optim.AdamW(model.parameters(), weight_decay=weight_decay, fused=True)
+        self.optimizer = make_optimizer(model, weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.ema = ExponentialMovingAverage(model, ema_steps)
         self._bad_steps = 0  # consecutive
@@ -211,7 +212,7 @@ class TrainStep:
         self.ema.model.load_state_dict(ema_weights)
         self.ema.steps = state["averaged_steps"]
         self.model.load_state_dict(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer_state(self.optimizer, self.model, state["optimizer"])
         if state.get("scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
