@@ -28,7 +28,7 @@ def parse_training_arguments(docstring: str) -> Config:
 
 def _parse(parser: CommandParser) -> argparse.Namespace:
     for argument in sys.argv[1:]:
-        if argument.startswith("--") and is_override(argument[2:]):
+        if argument.startswith("--") and is_override(argument[2:]) and "." in argument.partition("=")[0]:
             parser.error(f"found {argument}, expected {argument[2:]}: keys are set without dashes")
     return parser.parse_intermixed_args()
 

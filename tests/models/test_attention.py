@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from benchmarks.pretend_cuda import PretendCuda
 from models.attention import ATTENTION, DotAttention, LocationAttention, Past
 
 LENGTHS = torch.tensor([9, 4])
@@ -85,3 +86,31 @@ def test_location_attention_without_its_past_is_refused(inputs):
     attention = LocationAttention(5, 7, dim=8, heads=2)
     with pytest.raises(ValueError, match="weights of the steps before"):
         attention(query, attention.project(memory, LENGTHS))
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_what_is_computed_again_in_the_backward_pass_is_the_same(inputs, heads):
+    query, memory, past = inputs
+    past = Past(*(tensor[:, :heads] for tensor in past))
+    torch.manual_seed(1)
+    attention = LocationAttention(5, 7, dim=8, heads=heads)
+    gradients = []
+    for recompute in (False, True):
+        attention.zero_grad()
+        context, _ = attention(query, attention.project(memory, LENGTHS), past, recompute=recompute)
+        context.square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in attention.parameters()])
+    for kept, again in zip(*gradients, strict=True):
+        assert torch.equal(kept, again)
+
+
+def test_intermediates_are_computed_again_where_memory_is_short_and_on_a_gpu_alone(inputs):
+    _, memory, _ = inputs
+    attention = LocationAttention(5, 7, dim=8, heads=2)
+    assert not attention.must_recompute(attention.project(memory, LENGTHS), queries=10**9)
+    with PretendCuda() as gpu:  # 4 GiB to spare
+        projected = gpu.move(attention).project(memory.to(gpu.device), LENGTHS.to(gpu.device))
+        size = projected.keys.numel() * 4
+        assert not attention.must_recompute(projected, queries=2**32 // size)
+        assert attention.must_recompute(projected, queries=2**32 // size + 1)
+        assert not DotAttention(5, 7, dim=8, heads=2).must_recompute(projected, queries=10**9)

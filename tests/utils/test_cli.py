@@ -395,6 +395,8 @@ def test_a_commands_examples_below_one_another():
 
 
 def test_dashes_before_a_key_are_explained(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", f"--config={DEFAULTS}", "training.epochs=3"])
+    assert arguments.parse_training_arguments("Trains.").training.epochs == 3
     monkeypatch.setattr(sys, "argv", ["train.py", "--training.epochs=3"])
     with pytest.raises(SystemExit) as exit_:
         arguments.parse_training_arguments("Trains.")
