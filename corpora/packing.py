@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -22,6 +23,11 @@ from tqdm import tqdm
 from corpora.checks import READERS, PartitionIndex, UtteranceRecord, checksum_of, read_utterance
 from corpora.layout import Partition, PathList
 from utils.errors import BadFile, UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file cannot be removed anyway
+    fcntl = None  # type: ignore[assignment]
 
 VERSION = 4  # of the pack's format
 END = "."  # the line after the last text: none of it is missing
@@ -43,7 +49,7 @@ class Pack(NamedTuple):
 class MappedFeatures:
     """Features `(T, D)`, float32, of the utterances of some packs, by position.
 
-    A file is opened when it is first used, and stays open: it can be read even when a newer pack has replaced it.
+    The files are opened at once and stay open, and no other process removes a pack that is held.
     Only the utterance at hand is mapped, or all that was ever read would count as this process's memory.
 
     Args:
@@ -60,7 +66,7 @@ class MappedFeatures:
         self._offsets = np.concatenate([(size.cumsum() - size) * itemsize for size in sizes])[keep]  # bytes
         self._shapes = np.concatenate([pack.contents.shapes for pack in packs])[keep]
         self._checksums = np.concatenate([pack.checksums for pack in packs])[keep]
-        self._open: dict[int, BinaryIO] = {}
+        self._open: dict[int, BinaryIO] = {number: _held(path) for number, path in enumerate(self._paths)}
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -69,7 +75,7 @@ class MappedFeatures:
         """Raises BadFile if the bytes are not those that were packed."""
         pack, shape = int(self._pack[index]), tuple(self._shapes[index].tolist())
         if pack not in self._open:
-            self._open[pack] = self._paths[pack].open("rb")
+            self._open[pack] = _held(self._paths[pack])
         stored = np.memmap(self._open[pack], self._dtype, "r", int(self._offsets[index]), shape)
         if checksum_of(stored) != self._checksums[index]:
             folder = self._paths[pack].parent
@@ -100,9 +106,7 @@ def open_pack(folder: Path, partition: Partition, half: bool) -> Pack:
         if not packed.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
             _make(packed, partition, dtype)
-            for old in folder.glob(prefix + "*"):
-                if old != packed:
-                    shutil.rmtree(old, ignore_errors=True)
+            _sweep([old for old in (*folder.glob(prefix + "*"), *folder.glob(f".{prefix}*")) if old != packed])
             size = (packed / "features.bin").stat().st_size / 1e9
             logger.info(f"packed {partition.name} into {packed} ({size:.2f} GB)")
         pack = _read(packed, dtype, len(partition.features))
@@ -113,6 +117,29 @@ def open_pack(folder: Path, partition: Partition, half: bool) -> Pack:
         raise UserError(message) from None
     except (ValueError, TypeError, AttributeError, EOFError):
         raise UserError(f"{packed}: found a damaged pack, expected what data.cache=mmap made; remove it") from None
+
+
+def _held(path: Path, mode: str = "rb") -> BinaryIO:
+    """A file of a pack, opened; as long as it is, `_sweep` leaves the pack alone, in this process and others."""
+    file = path.open(mode)
+    if fcntl is not None:
+        with suppress(OSError):  # a network drive without locks
+            fcntl.flock(file, fcntl.LOCK_SH)
+    return file  # type: ignore[return-value]
+
+
+def _sweep(packs: Sequence[Path]) -> None:
+    """Removes packs, and what killed packing has left, unless another process holds them."""
+    for pack in packs:
+        try:
+            with (pack / "features.bin").open("rb") as file:
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(pack, ignore_errors=True)
+        except FileNotFoundError:
+            continue  # it is just being made, or removed
+        except OSError:  # held
+            logger.info(f"{pack}: stays, since another process reads it")
 
 
 def _compare(pack: Pack, partition: Partition) -> None:
@@ -155,7 +182,7 @@ def _make(packed: Path, partition: Partition, dtype: str) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{packed.name}-", dir=packed.parent))
     try:
         checksums: list[int] = []
-        with (temporary / "features.bin").open("wb") as file, ThreadPoolExecutor(READERS) as pool:
+        with _held(temporary / "features.bin", "wb") as file, ThreadPoolExecutor(READERS) as pool:
 
             def write(record: UtteranceRecord) -> UtteranceRecord:
                 if record.features is not None:

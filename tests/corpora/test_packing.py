@@ -180,3 +180,25 @@ def test_digests_are_of_what_the_files_hold_however_it_is_kept(root, tmp_path):
     assert all(each == found[0] for each in found)
     assert list(found[0])[:1] == ["train/train-000"]
     assert len(set(found[0].values())) == 8
+
+
+def test_a_pack_stays_as_long_as_it_is_read_and_what_killed_packing_left_goes(root, tmp_path):
+    """Workers that are spawned open it by its name, long after."""
+    folder = tmp_path / "packed"
+    corpus = load(root, folder)
+    (first,) = folder.iterdir()
+    left = folder / f".{first.name}-killed"
+    left.mkdir()
+    (left / "features.bin").write_bytes(b"half of it")
+    for number in range(2):
+        write_utterance(root / "train", "train-002", "NEW" * (number + 1), np.ones((40, 12), dtype=np.float32))
+        load(root, folder)
+        assert first.is_dir()
+        assert len(list(folder.iterdir())) == 2
+    worker = pickle.loads(pickle.dumps(corpus.features))
+    np.testing.assert_array_equal(worker[2], corpus.read(2))
+    del corpus, worker
+    gc.collect()
+    write_utterance(root / "train", "train-002", "OTHER", np.ones((40, 12), dtype=np.float32))
+    load(root, folder)
+    assert len(list(folder.iterdir())) == 1
