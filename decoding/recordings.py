@@ -129,8 +129,7 @@ def transcribe_recordings(
 def attend(model: LAS, features: torch.Tensor, text: str) -> np.ndarray:
     """Attention weights `(U, S)` of each character of `text` and of `<eos>` on `features (T, D)`, heads averaged."""
     tokens = torch.tensor([encode(text)[:-1]], device=features.device)
-    lengths = torch.tensor([len(features)], device=features.device)
-    _, attention, _ = model(features.unsqueeze(0), lengths, tokens)
+    _, attention, _ = model(features.unsqueeze(0), torch.tensor([len(features)]), tokens)
     return attention[0].mean(0).float().cpu().numpy()
 
 

@@ -61,7 +61,7 @@ def score_hypotheses(
     targets = pad_sequence([torch.tensor([*tokens, EOS]) for tokens in rows], batch_first=True, padding_value=PAD)
     lengths = torch.tensor([len(tokens) for tokens in rows])
     device = encoded[0].memory.keys.device
-    inputs, targets, lengths = inputs.to(device), targets.to(device), lengths.to(device)
+    inputs, targets = inputs.to(device), targets.to(device)
 
     def of_targets(log_probs: Tensor) -> Tensor:
         chosen = log_probs.gather(2, targets.unsqueeze(2)).squeeze(2)

@@ -13,11 +13,14 @@ from decoding.greedy import SYNC_EVERY, greedy_search
 from decoding.language_model import train_language_model
 from decoding.ranking import RANKERS
 from decoding.recogniser import Recogniser
+from decoding.recordings import attend
+from decoding.rescoring import score_hypotheses
 from decoding.transcribe import DecodingOptions, share_of_batches, transcribe
 from models.las import LAS
 from training.evaluate import evaluate, utterances_to_show
 from training.step import StepResult, TrainStep
 from utils.distributed import SINGLE_PROCESS
+from utils.errors import UserError
 from utils.vocabulary import EOS, VOCABULARY
 
 V = len(VOCABULARY)
@@ -118,6 +121,15 @@ def test_every_kind_of_step_waits_once(gpu, settings):
     assert len(counted.syncs) == 1, counted.syncs
 
 
+def test_no_memory_in_the_optimiser_is_the_message_on_batches(gpu, monkeypatch):
+    def fail(*arguments, **more):
+        raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", fail)
+    with pytest.raises(UserError, match=r"no memory for a batch of 4 utterances .*training\.accumulate=2"):
+        take(gpu.move(make_model("config.yaml")), gpu.device)
+
+
 def test_a_batch_that_is_not_finite_is_skipped_under_sampling(gpu, caplog):
     """torch.multinomial would end the process: a device-side assertion."""
     model = gpu.move(make_model("seed.yaml"))
@@ -173,6 +185,31 @@ def test_beams_of_an_ensemble_are_those_of_the_cpu():
     with PretendCuda() as gpu:
         found = search(*encode(models(), gpu, ctc_weight=0.4))
     assert found == expected
+
+
+def test_scores_by_source_and_maps_of_recordings_are_those_of_the_cpu():
+    """What tune.py and --audio compute besides a search."""
+
+    def scores(recogniser, encoded, features):
+        hypotheses = [[[5, 9], []], [[7]], [[8, 8, 8]], [[4], [5], [6]]]
+        found = score_hypotheses(recogniser, encoded, hypotheses)
+        return [
+            *(values for each in found for values in each),
+            torch.from_numpy(attend(recogniser.models[0], features, "AB")),
+        ]
+
+    settings = {"ctc_weight": 0.4, "lm_weight": 0.3}
+    batch = make_batch(frames=240)
+    lm = train_language_model(["ABE BAD", "CAB DEAD"], 4)
+    recogniser = Recogniser([make_model("config.yaml", dropout=0.0)], language_model=lm, **settings)
+    with torch.no_grad():
+        expected = scores(recogniser, recogniser.encode(*batch[1:3]), batch.features[0])
+    with PretendCuda() as gpu:
+        model = make_model("config.yaml", dropout=0.0)
+        recogniser, encoded, _ = encode([model], gpu, language_model=language_model(gpu), **settings)
+        found = scores(recogniser, encoded, batch.features[0].to(gpu.device))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4, check_dtype=False)
 
 
 @pytest.mark.parametrize("precision", ["float32", "fp16"])
