@@ -27,21 +27,14 @@ if __name__ == "__main__":  # before torch is imported: --help and a misspelt ke
     ARGUMENTS = run_command(parse_arguments)
 
 import argparse
-import itertools
 import logging
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from Levenshtein import distance
-from torch import Tensor
-from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from corpora.checks import read_transcript
 from corpora.layout import find_partition
-from corpora.loading import Corpus, load_corpus
-from decoding.beam_search import Hypothesis, beam_search
+from corpora.loading import load_corpus
 from decoding.language_model import (
     MAX_ORDER,
     LanguageModel,
@@ -49,24 +42,17 @@ from decoding.language_model import (
     save_language_model,
     train_language_model,
 )
-from decoding.ranking import RANKERS
-from decoding.recogniser import EncodedUtterances, Recogniser
-from decoding.rescoring import SourceScores, Weights, combine, score_hypotheses
-from decoding.transcribe import DecodingOptions, decode_batches, transcribe
+from decoding.recogniser import Recogniser
+from decoding.rescoring import Weights
+from decoding.transcribe import DecodingOptions, transcribe
+from decoding.tuning import CTC_WEIGHTS, MOST_TRIALS, NBest, Trial, collect, search_weights
 from training.resume import check_data_root
 from utils.checkpoint import LoadedModels, load_models
 from utils.device import choose_device, choose_precision
 from utils.errors import BadFile, UserError
-from utils.files import atomic_write, is_leftover, read_lines, to_yaml
+from utils.files import atomic_write, is_leftover, read_lines, to_yaml, write_csv
 from utils.locking import sole_writer
-from utils.metrics import score
-from utils.vocabulary import decode, spellable
-
-CTC_WEIGHTS = [step / 10 for step in range(11)]
-LM_WEIGHTS = [step / 10 for step in range(9)]
-LENGTH_REWARDS = [step / 5 for step in range(9)]
-NBEST = 16  # hypotheses per utterance that the weights choose among
-SEARCH = Weights(0.3, 0.2, 0.8)  # of the search that finds them: some of each source
+from utils.vocabulary import spellable
 
 logger = logging.getLogger(f"las.{__name__}")
 
@@ -108,70 +94,6 @@ def read_texts(config: Config, more: Path | None) -> list[str]:
     return texts
 
 
-class NBest(NamedTuple):
-    """N-best lists of `N` utterances, padded to `K` hypotheses with length 1 and distance 0."""
-
-    scores: SourceScores  # (N, K)
-    distances: Tensor  # (N, K) to the reference
-    real: Tensor  # (N, K), False on padding
-    tokens: list[list[list[int]]]  # of each hypothesis
-
-
-def collect(recogniser: Recogniser, corpus: Corpus, device: torch.device) -> NBest:
-    """N-best lists of a corpus from one beam search, with their scores by source."""
-
-    def decode_batch(
-        encoded: tuple[EncodedUtterances, ...], limits: Tensor
-    ) -> list[tuple[list[list[int]], SourceScores]]:
-        beams = beam_search(recogniser, encoded, limits, NBEST, SEARCH.length_reward)
-        tokens = [[hypothesis.tokens for hypothesis in beam] for beam in beams]
-        return list(zip(tokens, score_hypotheses(recogniser, encoded, tokens), strict=True))
-
-    found = decode_batches(recogniser, corpus, NBEST, device, decode_batch)
-    tokens = [hypotheses for hypotheses, _ in found]
-    distances = [
-        torch.tensor([distance(text, decode(hypothesis)) for hypothesis in hypotheses])
-        for text, hypotheses in zip(corpus.transcripts, tokens, strict=True)
-    ]
-    scores = SourceScores(
-        *(
-            pad_sequence(list(values), batch_first=True, padding_value=padding)
-            for values, padding in zip(zip(*(each for _, each in found), strict=True), (0, 0, 0, 1), strict=True)
-        )
-    )
-    real = pad_sequence([torch.ones_like(row, dtype=torch.bool) for row in distances], batch_first=True)
-    return NBest(scores, pad_sequence(distances, batch_first=True), real, tokens)
-
-
-def best_weights(nbest: NBest, ctc_weights: Sequence[float], lm_weights: Sequence[float]) -> Weights:
-    """The weights under which the best-scored hypotheses have the least mean distance.
-
-    The mean distance is smoothed over neighbouring points of the grid: a point that is good by luck has bad neighbours.
-    """
-    axes = (ctc_weights, lm_weights, LENGTH_REWARDS)
-    grid = [Weights(*point) for point in itertools.product(*axes)]
-    means = []
-    for weights in grid:
-        best = combine(nbest.scores, weights).masked_fill(~nbest.real, float("-inf")).argmax(1, keepdim=True)
-        means.append(nbest.distances.gather(1, best).double().mean())
-    cube = torch.stack(means).view(1, 1, *map(len, axes))
-    smooth = F.avg_pool3d(F.pad(cube, (1,) * 6, mode="replicate"), kernel_size=3, stride=1)
-    return grid[int(smooth.argmin())]
-
-
-def best_rank(nbest: NBest, weights: Weights, texts: Sequence[str]) -> str:
-    """mbr if it is better than likelihood on these lists, else likelihood."""
-    scores = combine(nbest.scores, weights)
-    logs = combine(nbest.scores, weights._replace(length_reward=0.0))
-    total = dict.fromkeys(RANKERS, 0)
-    for row, (hypotheses, text) in enumerate(zip(nbest.tokens, texts, strict=True)):
-        beam = [Hypothesis(tokens, float(scores[row, k]), float(logs[row, k])) for k, tokens in enumerate(hypotheses)]
-        beam.sort(key=lambda hypothesis: -hypothesis.score)
-        for name, rank in RANKERS.items():
-            total[name] += distance(text, rank(beam))
-    return "mbr" if total["mbr"] < total["likelihood"] else "likelihood"
-
-
 def main(arguments: DecodingArguments) -> None:
     flags, config, checkpoints = arguments
     folder = config.run.path
@@ -209,36 +131,47 @@ def tune(flags: argparse.Namespace, config: Config, loaded: LoadedModels, device
     models = [model.to(device) for model in loaded.models]
     language_model = language_model.to(device)
 
-    def distance_with(weights: Weights, rank: str, lm: LanguageModel) -> float:
-        """Mean distance on dev as test.py would decode it."""
+    there = folder / "lm.pt"  # one unit with the weights that are in use: replaced together or not at all
+    now = Weights(*(getattr(config.decoding, name) for name in Weights._fields))
+    in_use = load_language_model(there).to(device) if now.lm_weight and there.exists() else language_model
+
+    def measure(weights: Weights, rank: str, lm: LanguageModel = language_model) -> list[int]:
+        """Distance of each dev utterance as test.py would decode it."""
         recogniser = Recogniser(models, weights.ctc_weight, lm, weights.lm_weight, precision)
         options = DecodingOptions("beam", config.decoding.beam_size, rank, weights.length_reward)
-        return score(corpus.transcripts, transcribe(recogniser, corpus, options, device)).distance
+        return list(map(distance, corpus.transcripts, transcribe(recogniser, corpus, options, device)))
 
-    logger.info(f"searching {config.data.dev} with a beam of {NBEST}, then twice more as test.py does: {corpus.size}")
-    searcher = Recogniser(models, SEARCH.ctc_weight, language_model, SEARCH.lm_weight, precision)
-    nbest = collect(searcher, corpus, device)
+    def find(weights: Weights) -> NBest:
+        searcher = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, precision)
+        return collect(searcher, corpus, device, weights.length_reward)
+
+    logger.info(f"searching {config.data.dev} up to {MOST_TRIALS} times as test.py does: {corpus.size}")
+    before = Trial(now, config.decoding.rank, measure(now, config.decoding.rank, in_use))
     has_ctc = any(model.ctc is not None for model in models)
-    weights = best_weights(nbest, CTC_WEIGHTS if has_ctc else [0.0], LM_WEIGHTS)
-    rank = best_rank(nbest, weights, corpus.transcripts)
-    found = {"rank": rank, **{name: round(value, 3) for name, value in weights._asdict().items()}}
-    now = Weights(*(getattr(config.decoding, name) for name in Weights._fields))
-    there = folder / "lm.pt"  # one unit with the weights that are in use: replaced together or not at all
-    in_use = load_language_model(there).to(device) if now.lm_weight and there.exists() else language_model
-    before = distance_with(now, config.decoding.rank, in_use)
-    after = distance_with(weights, rank, language_model)
-    logger.info(f"{config.data.dev}: distance {before:.3f} with {now._asdict()}, {after:.3f} with {found}")
-    if after < before or not there.exists():
+    trials = search_weights(measure, find, before, CTC_WEIGHTS if has_ctc else [0.0], corpus.transcripts)
+    best = min(trials, key=lambda trial: trial.distance)
+    columns = (*Weights._fields, "rank", "dev_distance")
+    write_csv(folder / "tuning.csv", columns, [(*trial.weights, trial.rank, trial.distance) for trial in trials])
+    logger.info(f"{folder / 'tuning.csv'}: the {len(trials)} weights that were tried")
+    if best is before:
+        logger.info(f"{config.data.dev}: distance {before.distance:.3f}; nothing better was found: left as it is")
+    if best is not before or not there.exists():
         save_language_model(there, language_model.to(torch.device("cpu")))
         logger.info(f"{there}: {sizes}")
-    if after < before:
-        tuned = folder / TUNED
-        with atomic_write(tuned) as temporary:
-            comment = f"# python tune.py: {config.data.dev} distance {after:.3f}\n"
-            temporary.write_text(comment + to_yaml({"decoding": found}), encoding="utf-8")
-        logger.info(f"{tuned}: test.py will use these")
-    else:
-        logger.info("no better than what is configured: left as it is")
+    if best is before:
+        return
+    found = {"rank": best.rank, **{name: round(value, 3) for name, value in best.weights._asdict().items()}}
+    shares = f"CTC {best.weights.ctc_weight:g}, language model {best.weights.lm_weight:g}"
+    noise = "" if best.surpasses(before) else " (within the noise of so few utterances)"
+    tuned = folder / TUNED
+    with atomic_write(tuned) as temporary:
+        comment = f"# python tune.py: {config.data.dev} distance {best.distance:.3f}\n"
+        temporary.write_text(comment + to_yaml({"decoding": found}), encoding="utf-8")
+    logger.info(
+        f"{config.data.dev}: distance {before.distance:.3f} -> {best.distance:.3f}: {shares}, length "
+        f"{best.weights.length_reward:g}, {best.rank}{noise}"
+    )
+    logger.info(f"{tuned}: test.py will use these")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,15 @@ import torch
 
 from config import load_config
 from decoding.rescoring import SourceScores, Weights, combine
+from decoding.tuning import (
+    CTC_WEIGHTS,
+    LM_WEIGHTS,
+    NBest,
+    best_rank,
+    best_weights,
+)
 from tests.conftest import SMALL, run
-from tune import CTC_WEIGHTS, LM_WEIGHTS, NBest, best_rank, best_weights, read_texts
+from tune import read_texts
 from utils.errors import UserError
 from utils.files import parse_yaml
 from utils.vocabulary import encode
@@ -86,7 +93,7 @@ def test_tuned_weights_are_found_kept_and_used(trained, tmp_path):
     assert "lm.pt: found no language model; python tune.py makes it" in missing.stderr
     result = run("tune.py", *arguments, *poor, "--text", str(more))
     assert "lm.pt: 98 texts, " in result.stdout
-    before, after = map(float, re.search(r"dev: distance ([\d.]+) with .*, ([\d.]+) with ", result.stdout).groups())
+    before, after = map(float, re.search(r"dev: distance ([\d.]+) -> ([\d.]+): CTC ", result.stdout).groups())
     assert after < before
     tuned = parse_yaml((folder / "decoding.yaml").read_text())["decoding"]
     assert set(tuned) == {"rank", "ctc_weight", "lm_weight", "length_reward"}
