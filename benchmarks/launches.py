@@ -39,6 +39,7 @@ class Need(NamedTuple):
     kernels: float
     gigabytes: float
     syncs: float
+    syncs_inside: float  # in torch's CTC loss, whoever calls it
 
 
 def count_step(config: Config, rate: float, utterances: int, frames: int, characters: int, features: int) -> Need:
@@ -74,7 +75,7 @@ def count_step(config: Config, rate: float, utterances: int, frames: int, charac
                     guided_attention=training.guided_attention,
                     train_speller=True,
                 )
-    return Need(counted.kernels, counted.bytes / 1e9, len(counted.syncs))
+    return Need(counted.kernels, counted.bytes / 1e9, len(counted.syncs), counted.waits_inside)
 
 
 def row_of(name: str, config: Config, rate: float) -> dict[str, str | float]:
@@ -88,7 +89,7 @@ def row_of(name: str, config: Config, rate: float) -> dict[str, str | float]:
         slope = [(b - a) / (SHORT[1] - SHORT[0]) for a, b in zip(few, more, strict=True)]
         need = Need(*(a + each * (U - SHORT[0]) for a, each in zip(few, slope, strict=True)))
     else:
-        need, slope = count_step(config, rate, B, T, U, D), [0.0, 0.0, 0.0]
+        need, slope = count_step(config, rate, B, T, U, D), [0.0] * len(Need._fields)
     flops = B * TRAINING * int(count_flops(T, U + 1, D, len(VOCABULARY), **config.model_kwargs).total)
     times = {
         "host s": need.kernels * US_PER_KERNEL / 1e6,
@@ -101,6 +102,7 @@ def row_of(name: str, config: Config, rate: float) -> dict[str, str | float]:
         "per character": slope[0],
         "GB": need.gigabytes,
         "syncs": round(need.syncs),
+        "in CTC": round(need.syncs_inside),
         **times,
         "T4 step s": max(times["host s"], times["T4 memory s"] + times["T4 products s"]),
     }

@@ -7,15 +7,18 @@
     counted.kernels, counted.bytes, counted.syncs
 
 It fails on a mix of devices and on what CUDA has no kernel for, and notes every place at which the host would wait for
-the GPU. One operation of ATen counts as one kernel, and so does an LSTM over a whole sequence; views are none. Bytes
-are those of all inputs and outputs of the kernels. Autocast follows the CPU's rules, not CUDA's, and whether a kernel
-is right on a GPU is for a GPU to say.
+the GPU; autocast casts as on CUDA (benchmarks/cuda_rules.py). One operation of ATen counts as one kernel, and so does
+an LSTM over a whole sequence; views are none. Bytes are those of all inputs and outputs of the kernels. Whether a
+kernel is right on a GPU is for a GPU to say.
+
+The tensors hold no CUDA keys of the dispatcher: with those, autograd asks for a CUDA stream, and without a driver the
+process ends.
 """
 
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,20 +30,13 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from benchmarks import cuda_rules
+
 CUDA = torch.device("cuda", 0)
 CPU = torch.device("cpu")
 HOME = Path(__file__).parents[1]
 aten = torch.ops.aten
-WAITS = {
-    aten._local_scalar_dense,
-    aten.nonzero,
-    aten.masked_select,
-    aten.equal,
-    aten.is_nonzero,
-    aten.unique_consecutive,
-}
 NO_KERNEL = {aten._unsafe_view, aten._reshape_alias, aten.lift_fresh, aten.empty_like, aten.new_empty, aten.empty}
-NOT_IN_HALF = {aten._ctc_loss, aten.logcumsumexp}
 
 
 @dataclass
@@ -51,6 +47,7 @@ class Counts:
     bytes: int = 0
     by_name: Counter = field(default_factory=Counter)  # kernels by operation
     syncs: list[str] = field(default_factory=list)  # the line of this repository at which the host would have waited
+    waits_inside: int = 0  # of the host within kernels of torch, see cuda_rules.WAITS_INSIDE
 
     def _add(self, name: str, tensors: list[Tensor]) -> None:
         self.kernels += 1
@@ -75,15 +72,16 @@ class PretendCuda(TorchFunctionMode):
         ]
 
     def __enter__(self) -> "PretendCuda":
-        for patch in self._patches:
-            patch.start()
-        super().__enter__()
+        with ExitStack() as stack:
+            for each in (*self._patches, cuda_rules.autocast_rules()):
+                stack.enter_context(each)
+            super().__enter__()
+            self._leave = stack.pop_all()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
-        for patch in self._patches:
-            patch.stop()
+        self._leave.close()
 
     def move(self, module: nn.Module) -> Any:
         """`module`, with its parameters and buffers on the device."""
@@ -123,9 +121,15 @@ class PretendCuda(TorchFunctionMode):
             return _lstm(*args, **kwargs)
         device = kwargs.get("device")
         if device is not None and torch.device(device).type == "cuda" and func is not Tensor.to:
-            if func in (torch.tensor, torch.as_tensor):
+            if func in (torch.tensor, torch.as_tensor, torch.asarray):
                 _wait(func.__name__)  # a copy from memory that is not pinned
-            return _CudaTensor(func(*args, **{**kwargs, "device": CPU}))
+            generator = kwargs.get("generator")
+            if generator is not None and generator.device.type == "cpu":
+                raise AssertionError(f"{func.__name__}: was given a generator on the CPU, {_where()}")
+            made = _CudaTensor(func(*args, **{**kwargs, "device": CPU}))
+            for counts in _COUNTING if func is not torch.empty else ():
+                counts._add(func.__name__, [made])
+            return made
         return func(*args, **kwargs)
 
 
@@ -157,6 +161,7 @@ class _CudaTensor(Tensor):
         pass
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        _wait("print")
         return f"cuda:{self.held!r}"
 
     def __deepcopy__(self, memo):
@@ -167,7 +172,7 @@ class _CudaTensor(Tensor):
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[override]
         kwargs = kwargs or {}
         inputs = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
-        _check(func, inputs, args)
+        _check(func, inputs, args, kwargs)
         if func.overloadpacket is aten._thnn_fused_lstm_cell:
             outputs = _fused_cell(*map(_unwrap, inputs))
         elif func.overloadpacket is aten._thnn_fused_lstm_cell_backward_impl:
@@ -237,23 +242,35 @@ def _wait(what: str) -> None:
         counts.syncs.append(f"{what} at {_where()}")
 
 
-def _check(func: Any, inputs: list[Tensor], args: tuple[Any, ...]) -> None:
+def _check(func: Any, inputs: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Fails on what CUDA refuses, notes what waits."""
     packet = func.overloadpacket
-    if packet in WAITS:
+    if cuda_rules.waits(func, kwargs):
         _wait(packet.__name__)
+    for counts in _COUNTING:
+        counts.waits_inside += cuda_rules.WAITS_INSIDE.get(packet, 0)
+    if packet is aten.copy_:
+        non_blocking = args[2] if len(args) > 2 else kwargs.get("non_blocking", False)
+        if len({isinstance(each, _CudaTensor) for each in args[:2]}) > 1 and not non_blocking:
+            _wait("copy_ between CPU and GPU")
+        return
+    refused = cuda_rules.refusal(func, inputs, (args, kwargs))
+    if refused:
+        raise AssertionError(f"{func}: {refused}, {_where()}")
     if packet in (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_):
+        if not isinstance(args[0], _CudaTensor):
+            raise AssertionError(f"{func}: a tensor on the CPU by indices on cuda:0, {_where()}")
         for index in args[1]:
             if index is not None and (not isinstance(index, _CudaTensor) or index.dtype == torch.bool):
                 _wait(f"{packet.__name__} by a mask or by indices on the CPU")
-        inputs = [each for each in inputs if isinstance(each, _CudaTensor)]
+        inputs = [args[0], *args[2:3]]
     if packet in (aten._ctc_loss, aten._ctc_loss_backward):
-        inputs = [each for each in inputs if each.dtype.is_floating_point]  # lengths may be anywhere
+        inputs = [each for each in inputs if each.dtype.is_floating_point]
+        if packet is aten._ctc_loss and any(isinstance(each, _CudaTensor) for each in args[2:4]):
+            _wait("the CTC loss, which reads lengths on the CPU")
     mixed = [each for each in inputs if not isinstance(each, _CudaTensor) and each.ndim]
-    if mixed and packet is not aten.copy_:
+    if mixed:
         raise AssertionError(f"{func}: {tuple(mixed[0].shape)} on the CPU among tensors on cuda:0, {_where()}")
-    if packet in NOT_IN_HALF and any(each.dtype in (torch.float16, torch.bfloat16) for each in inputs):
-        raise AssertionError(f"{func}: has no kernel for 16 bits, {_where()}")
 
 
 def _move(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
