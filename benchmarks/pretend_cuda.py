@@ -37,6 +37,8 @@ CPU = torch.device("cpu")
 HOME = Path(__file__).parents[1]
 aten = torch.ops.aten
 NO_KERNEL = {aten._unsafe_view, aten._reshape_alias, aten.lift_fresh, aten.empty_like, aten.new_empty, aten.empty}
+NO_KERNEL |= {aten.new_empty_strided, aten.empty_strided}
+WRITE_ONLY = {aten.copy_, aten.fill_, aten.zero_, aten.exponential_}  # they do not read the tensor that they change
 
 
 @dataclass
@@ -182,7 +184,7 @@ class _CudaTensor(Tensor):
         if func.overloadpacket not in NO_KERNEL and not _is_view(func):
             results = [each for each in tree_flatten(outputs)[0] if isinstance(each, Tensor)]
             for counts in _COUNTING:
-                counts._add(func.overloadpacket.__name__, [*inputs, *results])
+                counts._add(func.overloadpacket.__name__, [*inputs[func.overloadpacket in WRITE_ONLY :], *results])
         returns = func._schema.returns
         if not returns:
             return None
