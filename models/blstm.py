@@ -84,7 +84,8 @@ class BLSTM(nn.Module):
         ahead, _ = self.forward_lstm(x)
         back, _ = self.backward_lstm(reverse_within_lengths(x, lengths))
         both = torch.cat([ahead, reverse_within_lengths(back, lengths)], dim=2)
-        return self.norm(both) * length_mask(lengths, x.size(1)).unsqueeze(2), lengths
+        normed = self.norm(both).to(both.dtype)  # CUDA's autocast makes it float32, of twice the memory traffic
+        return normed * length_mask(lengths, x.size(1)).unsqueeze(2), lengths
 
 
 class PyramidBLSTM(nn.Module):

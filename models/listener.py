@@ -33,7 +33,7 @@ class Conv(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """`(B, T, C)` to `(B, ceil(T / stride), channels)`, lengths `(B,)` likewise."""
         x = self.conv(x.transpose(1, 2)).transpose(1, 2)
-        x = nn.functional.gelu(self.norm(x))
+        x = nn.functional.gelu(self.norm(x).to(x.dtype))
         lengths = (lengths - 1) // self.stride + 1
         return x * length_mask(lengths, x.size(1)).unsqueeze(2), lengths
 
