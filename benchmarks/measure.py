@@ -8,6 +8,7 @@ import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,10 +57,8 @@ def interleave(
     """
     measurements = {contestant.name: Measurement() for contestant in contestants}
     for name, prepare, run in contestants:
-        prepared, before = prepare(-1), _reset_peak_memory(device)
-        run(prepared)
-        now(device)
-        measurements[name].memory = None if before is None else max(0, _peak_memory(device) - before)
+        prepared = prepare(-1)
+        measurements[name].memory = peak_memory(partial(run, prepared), device)
     for number in range(rounds):
         for name, prepare, run in contestants:
             measurement = measurements[name]
@@ -70,6 +69,14 @@ def interleave(
             measurement.results.append(run(prepared))
             measurement.seconds.append(now(device) - start)
     return measurements
+
+
+def peak_memory(run: Callable[[], Any], device: torch.device) -> int | None:
+    """Bytes that `run()` holds at its peak, beyond those in use before; None where the system does not tell."""
+    before = _reset_peak_memory(device)
+    run()
+    now(device)
+    return None if before is None else max(0, _peak_memory(device) - before)
 
 
 def now(device: torch.device) -> float:

@@ -14,7 +14,8 @@ takes the precision that train.py would choose; on a CPU the others take float32
     packed       benchmarks/reference/textbook.py on packed sequences, random batches
     padded       the same without packing
     speechbrain  SpeechBrain's modules at about the same parameter count, bucketed batches as ours
-    limit        the multiplications of our model alone, at true lengths and the best rate measured in this run
+    limit        the multiplications of our model alone, at true lengths and the best rate measured in this run; and
+                 at the best rate of products of as many rows as a batch has, as a step of an LSTM is
     listener     our Listener alone, forward and backward
     lstms        its LSTMs alone as plain padded nn.LSTM calls, forward and backward
 
@@ -24,8 +25,12 @@ the best rate. Memory is what a step on the longest batch takes beyond the weigh
 Times and ratios are medians [quartiles] over rounds.
 """
 
+import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.cli import (
     Arguments,
@@ -41,9 +46,9 @@ from benchmarks.cli import (
 from benchmarks.flops import TRAINING, count_flops
 from benchmarks.gemm import gemm_contestant, median_rates
 from benchmarks.listener_scaling import measure_scaling, plot_scaling
-from benchmarks.measure import Contestant, Measurement, interleave, quartiles, ratios
+from benchmarks.measure import Contestant, Measurement, interleave, peak_memory, quartiles, ratios
 from benchmarks.reference.speechbrain_las import count_parameters
-from benchmarks.shapes import Epoch, draw_lengths
+from benchmarks.shapes import Epoch, Lengths, draw_lengths, random_batch
 from benchmarks.training_steps import (
     BATCHING,
     STEP_SETTINGS,
@@ -59,6 +64,7 @@ from utils.vocabulary import VOCABULARY
 
 LISTENER_STEPS = {"listener": listener_step, "lstms": lstms_step}
 NAMES = (*BATCHING, "limit", *LISTENER_STEPS)
+LIMITS = ("limit", "limit of few rows")
 
 
 class Benchmark:
@@ -83,12 +89,13 @@ class Benchmark:
             name: make_model(name, shape.feature_dim, self.model_kwargs) for name in BATCHING if name in arguments.only
         }
         self.measurements: dict[str, Measurement] = {}
-        self.rates: dict[str, float] = {}  # FLOP/s of matrix products
+        self.rates: dict[str, dict[str, float]] = {}  # FLOP/s of matrix products, square ones and of few rows
 
     def run(self) -> None:
         """Measures all contestants, in turns."""
         shape, device, training = self.arguments.shape, self.arguments.device, self.arguments.config.training
-        contestants = [gemm_contestant(device)] if "limit" in self.arguments.only else []
+        limits = [gemm_contestant(device), gemm_contestant(device, shape.batch_size)]
+        contestants = limits if "limit" in self.arguments.only else []
         for name, model in self.models.items():
             settings = training.model_dump(include=STEP_SETTINGS)
             step = training_step(model, device, self._precision(name), **settings)
@@ -98,8 +105,7 @@ class Benchmark:
                 step = make(shape.feature_dim, self.model_kwargs["listener"], device, self.precision)
                 contestants.append(Contestant(name, self._epoch(name).batch, step))
         self.measurements = interleave(contestants, self.arguments.rounds, self.arguments.seconds, device)
-        if "limit" in self.measurements:
-            self.rates = median_rates(self.measurements["limit"])
+        self.rates = {name: median_rates(found) for name, found in self.measurements.items() if name in LIMITS}
 
     def _precision(self, name: str) -> str:
         ours = name in ("project", "other")
@@ -137,7 +143,8 @@ class Benchmark:
 
     def whole_steps(self) -> list[dict[str, Any]]:
         """Training steps of whole models: one row per contestant."""
-        rows, best = [], max(self.rates.values(), default=None)
+        rows, limits = [], {name: max(rates.values()) for name, rates in self.rates.items()}
+        best = limits.get("limit")
         for name, model in self.models.items():
             row = {"contestant": name, "parameters": count_parameters(model), **self._costs(name, "project")}
             rate = self._flops(name) / row["ms per utterance"].median * 1000
@@ -148,12 +155,12 @@ class Benchmark:
                 "GFLOP/s": rate / 1e9,
             }
             rows.append({**row, "utilisation": None if best is None else rate / best})
-        if best is not None:
-            least, ours = 1000 * self._flops("project") / best, self._ms_per_utterance("project")
-            row = {"contestant": "limit", "rounds": len(self.measurements["limit"].results), "ms per utterance": least}
+        for name, rate in limits.items():
+            least, ours = 1000 * self._flops("project") / rate, self._ms_per_utterance("project")
+            row = {"contestant": name, "rounds": len(self.measurements[name].results), "ms per utterance": least}
             row |= {"ms per step": least * self.arguments.shape.batch_size, "padded": 0.0}
             row |= {"times project": ratios([least] * len(ours), ours) if ours else None}
-            rows.append({**row, "GFLOP/s": best / 1e9, "utilisation": 1.0})
+            rows.append({**row, "GFLOP/s": rate / 1e9, "utilisation": None if best is None else rate / best})
         return rows
 
     def listener_steps(self) -> list[dict[str, Any]]:
@@ -164,7 +171,32 @@ class Benchmark:
 
     def products(self) -> list[dict[str, Any]]:
         """The rates of matrix products: one row per kernel."""
-        return [{"matrix product": name, "GFLOP/s": rate / 1e9} for name, rate in self.rates.items()]
+        B = self.arguments.shape.batch_size
+        kinds = {LIMITS[0]: "GFLOP/s", LIMITS[1]: f"GFLOP/s of {B} rows"}
+        columns = {kinds[limit]: rates for limit, rates in self.rates.items()}
+        kernels = next(iter(columns.values()), {})
+        return [
+            {"matrix product": kernel, **{title: rates[kernel] / 1e9 for title, rates in columns.items()}}
+            for kernel in kernels
+        ]
+
+    def memory_growth(self) -> list[dict[str, Any]]:
+        """Peak memory of the project's step where frames, characters or both double: one row per size."""
+        rows: list[dict[str, Any]] = []
+        B, (T, U) = self.arguments.shape.batch_size, (int(values.mean()) for values in self.lengths)
+        model, device = self.models.get("project"), self.arguments.device
+        if model is None:
+            return rows
+        settings = self.arguments.config.training.model_dump(include=STEP_SETTINGS)
+        for frames, tokens in ((T, U), (2 * T, U), (T, 2 * U), (2 * T, 2 * U)):
+            lengths = Lengths(np.full(B, frames), np.full(B, tokens))
+            step = training_step(copy.deepcopy(model), device, self.precision, **settings)
+            batch = random_batch(lengths, range(B), self.arguments.shape.feature_dim, device)
+            memory = peak_memory(partial(step, batch), device)
+            if memory is not None:
+                row = {"utterances": B, "frames": frames, "tokens": tokens, "memory MB": memory / 1e6}
+                rows.append({**row, "kB per frame": memory / 1e3 / B / frames})
+        return rows
 
 
 def plot(arguments: Arguments) -> None:
@@ -203,9 +235,11 @@ def main() -> None:
         "steps": benchmark.whole_steps(),
         "listener": benchmark.listener_steps(),
         "products": benchmark.products(),
+        "memory": benchmark.memory_growth(),
     }
     alone = "the Listener alone, forward and backward (goal: at most 1.15 times its LSTMs)"
-    titles = ("a training step", alone, "matrix products")
+    growth = "memory of a step beyond the weights"
+    titles = ("a training step", alone, "matrix products", growth)
     for title, rows in zip(titles, tables.values(), strict=True):
         if rows:
             print_table(title, rows)

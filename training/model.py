@@ -14,6 +14,9 @@ from utils.errors import UserError
 from utils.vocabulary import VOCABULARY
 
 COPIES = 5  # of the weights: themselves, their average, the gradient, and AdamW's two moments
+# Bytes that the Listener keeps for the backward pass per unit of each layer's output: 60 to 70 measured on a CPU in
+# bf16, 80 to 90 in float32 (docs/performance.md); on CUDA its LSTMs' four gates in 16 bits, at the very least.
+KEPT_BYTES = {"cpu": 60, "cuda": 8}
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -57,19 +60,18 @@ def make_model(
 def least_memory(model: LAS, corpus: Corpus, utterances: int, device: torch.device) -> int:
     """Bytes that training takes at least: copies of the weights, and what the backward pass of a batch needs.
 
-    Of the activations only the largest are counted, in half precision: the gates and outputs of every LSTM, and on a
-    CPU, which does not recompute them, the hidden layer of location attention.
+    Of the activations only the largest are counted: what the Listener keeps, the gates and outputs of the Speller in
+    half precision, and on a CPU, which does not recompute it, the hidden layer of location attention.
     """
     frames, characters = corpus.p95_frames, max(map(len, corpus.transcripts))
     listener, speller = model.listener, model.speller
-    steps, floats = frames, 0
+    steps, kept = frames, characters * speller.hidden * 12
     for stride, dim in zip(listener.strides, listener.dims, strict=True):
         steps = -(-steps // stride)
-        floats += steps * dim * 4
-    floats += characters * speller.hidden * 6
+        kept += steps * dim * KEPT_BYTES.get(device.type, KEPT_BYTES["cuda"])
     if speller.attention.sees_past and device.type == "cpu":
-        floats += characters * steps * speller.attention.dim
-    return model.parameter_count * 4 * COPIES + utterances * floats * 2
+        kept += characters * steps * speller.attention.dim * 4
+    return model.parameter_count * 4 * COPIES + utterances * kept
 
 
 def total_memory(device: torch.device) -> int | None:

@@ -12,6 +12,16 @@ def test_train_measures_at_a_tiny_shape(measure_tiny, capsys):
     if why_missing():
         assert why_missing() in screen
     assert all(row.keys() >= COLUMNS for row in figures["steps"])
-    assert {row["contestant"] for row in figures["steps"]} >= {"project", "other", "packed", "padded", "limit"}
+    assert {row["contestant"] for row in figures["steps"]} >= {
+        "project",
+        "other",
+        "packed",
+        "padded",
+        "limit",
+        "limit of few rows",
+    }
     assert [row["contestant"] for row in figures["listener"]] == ["listener", "lstms"]
     assert all(row["GFLOP/s"] > 0 for row in figures["products"])
+    assert {"GFLOP/s", "GFLOP/s of 2 rows"} < figures["products"][0].keys()
+    small, *_, large = figures["memory"]
+    assert (large["frames"], large["tokens"]) == (2 * small["frames"], 2 * small["tokens"])

@@ -5,7 +5,7 @@ import torch
 
 from corpora.loading import load_labelled
 from training import model as module
-from training.model import least_memory, make_model, total_memory
+from training.model import KEPT_BYTES, least_memory, make_model, total_memory
 from utils.errors import UserError
 
 CPU = torch.device("cpu")
@@ -49,3 +49,22 @@ def test_the_estimate_grows_with_what_it_depends_on(corpus, make_las):
 
 def test_memory_of_this_machine():
     assert total_memory(CPU) is None or total_memory(CPU) > 2**28
+
+
+@pytest.mark.parametrize("seconds", [4, 12])
+def test_the_listener_keeps_at_least_what_is_estimated_and_not_twice_as_much(make_las, seconds):
+    listener, frames, kept = make_las().listener.train(), 100 * seconds, {}
+
+    def count(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        output = listener(torch.randn(4, frames, 12), torch.full((4,), frames))
+    weights = sum(parameter.numel() * 4 for parameter in listener.parameters())
+    steps, estimate = frames, 0
+    for stride, dim in zip(listener.strides, listener.dims, strict=True):
+        steps = -(-steps // stride)
+        estimate += 4 * steps * dim * KEPT_BYTES["cpu"]
+    assert output is not None
+    assert estimate < sum(kept.values()) < 2 * estimate + weights
