@@ -24,6 +24,13 @@ def test_rounds_take_turns_and_a_slow_contestant_gets_fewer():
     assert len(measurements["slow"].seconds) == 1
 
 
+def test_whose_turn_is_first_moves_on():
+    calls = []
+    contestants = [Contestant(name, lambda number: number, lambda _, name=name: calls.append(name)) for name in "abc"]
+    interleave(contestants, 3, 1.0, torch.device("cpu"))
+    assert "".join(calls) == "abc" + "abc" + "bca" + "cab"
+
+
 def test_quartiles_and_ratios():
     assert quartiles([3.0, 1.0, 2.0]) == (1.5, 2.0, 2.5)
     assert ratios([2.0], [4.0, 1.0]).median == 0.5
