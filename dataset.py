@@ -4,9 +4,15 @@ loader = make_loader(FeatureDataset(corpus, augmentation), BucketSampler(corpus.
 for batch in loader: ...                                                      # padded tensors
 """
 
+import multiprocessing
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 import numpy as np
@@ -18,11 +24,14 @@ from torch.utils.data import DataLoader, Dataset
 from corpora.loading import Corpus
 from utils.augment import Augmentation
 from utils.cli import SIGNALS
+from utils.errors import UserError
+from utils.failures import dead_worker, describe_exit
 from utils.sampler import Item
 from utils.vocabulary import PAD, encode
 
 # Forked workers share what is in memory; spawned ones get copies. Python 3.14 forks only where it is told to.
 WORKERS_FORK = sys.platform == "linux"
+GRACE = 2.0  # seconds in which workers that have nothing more to do leave by themselves
 EPSILON = 1e-5  # added to a deviation, relative to the scale of the features
 ORDINARY = (1e-2, 1e15)  # deviations of features that float32 normalises exactly enough
 
@@ -131,9 +140,57 @@ def collate(utterances: Sequence[Utterance]) -> Batch:
     )
 
 
+class BatchLoader(DataLoader[Utterance]):
+    """A DataLoader of batches, whose workers may die or get stuck without more than one message, within seconds."""
+
+    workers: tuple[BaseProcess, ...] = ()
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Raises UserError if a worker has died."""
+        before = multiprocessing.active_children()
+        try:
+            batches = super().__iter__()
+        except (OSError, RuntimeError) as error:  # not all of them could be started
+            said, sys.unraisablehook = sys.unraisablehook, lambda _: None  # torch's half-made iterator fails to end
+            traceback.clear_frames(error.__traceback__)
+            sys.unraisablehook = said
+            raise
+        finally:
+            if not self.workers:
+                self.workers = tuple(child for child in multiprocessing.active_children() if child not in before)
+        try:
+            yield from batches
+        except (OSError, EOFError, RuntimeError) as error:  # of torch, of a pipe, or of a socket for shared memory
+            connection.wait(
+                [worker.sentinel for worker in self.workers], timeout=0.5
+            )  # a pipe may break a moment before
+            ended = [worker.exitcode for worker in self.workers if worker.exitcode]
+            if not ended:
+                raise
+            raise UserError(dead_worker(f"{describe_exit(ended[0])}; {type(error).__name__}")) from None
+
+    def end_workers(self) -> None:
+        """Has those workers killed, in the background, that do not leave within `GRACE`; no batch is wanted any more.
+
+        Whoever still refers to an iterator of this loader waits for its workers, also Python at its exit, and a worker
+        that waits for a disk may never leave: it ignores the signals that ask it to.
+        """
+        if not any(worker.is_alive() for worker in self.workers):
+            return
+        if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would call it a failure
+
+        def kill() -> None:
+            time.sleep(GRACE)
+            for worker in self.workers:
+                worker.kill()
+
+        threading.Thread(target=kill, daemon=True).start()
+
+
 def make_loader(
     dataset: FeatureDataset, sampler: Iterable[list[Item]], workers: int, device: torch.device
-) -> DataLoader:
+) -> BatchLoader:
     """A loader of padded batches.
 
     Args:
@@ -142,7 +199,7 @@ def make_loader(
         workers: processes that prepare batches; 0 is this process.
         device: that batches will be copied to; for a GPU they are in pinned memory, for an asynchronous copy.
     """
-    return DataLoader(
+    return BatchLoader(
         dataset,
         batch_sampler=sampler,
         collate_fn=collate,
@@ -150,11 +207,16 @@ def make_loader(
         multiprocessing_context=("fork" if WORKERS_FORK else "spawn") if workers else None,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
-        worker_init_fn=_leave_signals,
+        worker_init_fn=_set_signals,
     )
 
 
-def _leave_signals(worker: int) -> None:
-    """Ignores signals that reach a whole group of processes, as Ctrl-C does: the main one needs its workers to save."""
+def _set_signals(worker: int) -> None:
+    """Ignores signals that reach a whole group of processes, as Ctrl-C does: the main one needs its workers to save.
+
+    What ends the worker alone is for the main process to tell; torch's handlers would print it as well.
+    """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGSEGV, signal.SIGFPE, getattr(signal, "SIGBUS", signal.SIGSEGV)):
+        signal.signal(number, signal.SIG_DFL)

@@ -16,6 +16,7 @@ if __name__ == "__main__":  # before torch is imported: --help and a misspelt ke
 import logging
 import shlex
 import time
+from contextlib import nullcontext
 from typing import NoReturn
 
 import torch
@@ -152,6 +153,7 @@ class Trainer:
                     if self.context.any_rank(self.shutdown.signum > 0):
                         self.stop()
         finally:
+            self.data.train_loader.end_workers()
             self.recorder.finish(state.best(ctc_epochs) if state.history else None)
         best = state.best(ctc_epochs)
         where = f"look at {self.folder / 'report.html'}"
@@ -165,7 +167,8 @@ class Trainer:
         self.step.model.train()
         title, utterances = f"epoch {epoch}/{self.config.training.epochs}", len(self.data.train)
         progress = EpochProgress(title, utterances, self.state.partial, history, self.eta, self.device, self.context)
-        for index, batch in progress.watch(self.data.train_loader):
+        waiting = self.shutdown.waiting if self.context.world_size == 1 else nullcontext  # ranks stop together
+        for index, batch in progress.watch(self.data.train_loader, waiting):
             # All randomness of a step is a function of seed, step and rank: a resumed run draws the same.
             step = (epoch - 1) * self.steps + index
             torch.manual_seed(wrap_seed((seed * 1_000_003 + step) * self.context.world_size + self.context.rank))
@@ -184,6 +187,11 @@ class Trainer:
             if end:
                 logger.warning(f"training.max_minutes: epoch {epoch} ends after {index + 1} of {self.steps} batches")
                 break
+        if progress.awaited is not None:
+            if progress.awaited:
+                self.state.partial = progress.partial(progress.awaited)
+                self.save()
+            self.stop()
         self.state.partial = progress.partial(self.steps)  # trained, not evaluated yet
         return {
             **progress.means(),

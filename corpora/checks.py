@@ -13,6 +13,7 @@ import numpy as np
 
 from corpora.layout import PathList
 from utils.errors import BadFile, UserError
+from utils.failures import SHORTAGES
 from utils.features import FeatureFormat
 from utils.vocabulary import CHARACTERS
 
@@ -100,6 +101,8 @@ def _load(path: Path) -> np.ndarray:
     except EOFError:
         raise BadFile("an empty file", "a .npy array") from None
     except Exception as error:  # a damaged header can fail in any way; none of them runs code
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in SHORTAGES:  # the file is not to blame
+            raise
         reason = " ".join(str(error).split())
         if "Python objects" in reason or "object arrays" in reason:
             raise BadFile("an object array (pickled)", "a plain array; pickles can run code and are not read") from None

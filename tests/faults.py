@@ -7,11 +7,13 @@
 FAULTS has them all. Within a process: `with injected("interrupt@save:3"): ...`.
 """
 
+import errno
 import importlib
 import itertools
 import multiprocessing
 import os
 import re
+import resource
 import runpy
 import signal
 import subprocess
@@ -21,6 +23,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from torch.utils.data import get_worker_info
 
 
 class Place(NamedTuple):
@@ -37,7 +41,9 @@ PLACES = {
     "record": Place("training.recorder", "Recorder.record"),
     "save": Place("training.resume", "Checkpointer.save"),
     "saved": Place("training.resume", "Checkpointer.save", after=True),
+    "checking": Place("training.data", "load_labelled"),
     "checked": Place("training.data", "load_labelled", after=True),
+    "item": Place("dataset", "FeatureDataset.__getitem__"),  # in each worker by itself
     "decoded": Place("decoding.resume", "PartialResults.add", after=True),
 }
 
@@ -56,6 +62,36 @@ def kill_worker(call: Call) -> None:
     """The system kills a worker of the loader, as it does where memory is short."""
     os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
     time.sleep(60)  # torch notices within it and raises
+
+
+def _in_a_worker(act: Callable[[], object]) -> Callable[[Call], None]:
+    return lambda call: act() if get_worker_info() is not None else None
+
+
+def hang() -> None:
+    """As on a disk that does not answer; somebody then ends the command."""
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(1000)
+
+
+def few_files(call: Call) -> None:
+    """ulimit -n: five more files may be open than are."""
+    there = max(int(name) for name in os.listdir("/dev/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (there + 6,) * 2)
+
+
+def little_memory(call: Call) -> None:
+    """ulimit -v: what the process has is all that it may have."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize(),) * 2)
+
+
+def out_of_memory() -> None:
+    raise MemoryError
+
+
+def disk_fails() -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO), "of-a-worker.npy")
 
 
 def kill_wandb(call: Call) -> None:
@@ -101,6 +137,15 @@ FAULTS = {
     "interrupt": interrupt,
     "fail": fail,
     "kill_worker": kill_worker,
+    "worker_hangs": _in_a_worker(hang),
+    "worker_killed": _in_a_worker(lambda: os.kill(os.getpid(), signal.SIGKILL)),
+    "worker_crashes": _in_a_worker(lambda: os.kill(os.getpid(), signal.SIGSEGV)),
+    "worker_exits": _in_a_worker(lambda: os._exit(3)),
+    "worker_short_of_memory": _in_a_worker(out_of_memory),
+    "worker_cannot_read": _in_a_worker(disk_fails),
+    "worker_bug": _in_a_worker(lambda: 1 / 0),
+    "few_files": few_files,
+    "little_memory": little_memory,
     "kill_wandb": kill_wandb,
     "fill_disk": fill_disk,
     "damage_features": damage_features,

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from corpora.loading import Corpus, load_labelled
-from dataset import WORKERS_FORK, FeatureDataset, is_cepstral, make_loader
+from dataset import WORKERS_FORK, BatchLoader, FeatureDataset, is_cepstral, make_loader
 from decoding.transcribe import share_of_batches
 from utils.augment import Augmentation
 from utils.distributed import DistributedContext
@@ -33,8 +32,8 @@ class TrainingData:
     train: Corpus
     dev: Corpus
     sampler: BucketSampler  # of the train loader; its epoch and first batch are set before iterating
-    train_loader: DataLoader
-    dev_loader: DataLoader
+    train_loader: BatchLoader
+    dev_loader: BatchLoader
     feature_config: FeatureConfig | None  # None: unknown, as of the competition's features
 
 

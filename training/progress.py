@@ -5,7 +5,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypedDict
 
 import torch
@@ -17,6 +18,7 @@ from corpora.loading import Corpus
 from dataset import Batch
 from models.las import LAS
 from training.step import StepResult
+from utils.cli import WaitingEnded
 from utils.distributed import DistributedContext
 from utils.errors import UserError
 
@@ -68,14 +70,21 @@ class EpochProgress:
         self._sums, self._characters = torch.zeros(len(MEANS), dtype=torch.float64), 0
         self._start, self._waiting = time.perf_counter(), 0.0
         self._bar: tqdm | None = None
+        self.awaited: int | None = None
         if partial:
             self._start -= partial["seconds"]
             self._characters += partial["characters"]
             if context.is_main:
                 self._sums += partial["totals"]
 
-    def watch(self, loader: DataLoader) -> Iterator[tuple[int, Batch]]:
-        """Position in the epoch and batch, on the device; `loader` begins after the batches of the partial epoch."""
+    def watch(
+        self, loader: DataLoader, waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> Iterator[tuple[int, Batch]]:
+        """Position in the epoch and batch, on the device; `loader` begins after the batches of the partial epoch.
+
+        waiting: context in which each batch is waited for. If it raises WaitingEnded, no more batches come, and
+            `awaited` is the position of the one that did not.
+        """
         self._steps, batches = len(loader), iter(loader)
         self._bar = tqdm(
             range(self._first, self._steps),
@@ -91,7 +100,13 @@ class EpochProgress:
         for index in self._bar:
             self._index = index
             asked = time.perf_counter()
-            batch: Batch = next(batches).to(self.device)
+            try:
+                with waiting():
+                    batch: Batch = next(batches)
+            except WaitingEnded:
+                self.awaited = index
+                return
+            batch = batch.to(self.device)
             self._waiting += time.perf_counter() - asked
             yield index, batch
 

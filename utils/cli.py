@@ -1,31 +1,23 @@
 """What all commands share: how they end, how they are asked to stop, and the text of --help."""
 
 import argparse
-import errno
 import logging
 import re
 import signal
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import NamedTuple, TypeVar
 
 import yaml
 
 from utils.errors import Interrupted, UserError
+from utils.failures import explain
 from utils.logging import NO_LABEL, setup_logging
 
-# A disk that is full, read-only, taken away or worn out, or a machine without memory or open files to spare.
-DISK_ERRORS = frozenset(
-    getattr(errno, name)
-    for name in (
-        *("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EFBIG", "ENXIO"),
-        *("ENODEV", "ENOMEDIUM", "EREMOTEIO", "EHOSTDOWN", "EHOSTUNREACH", "EUCLEAN", "ENOMEM", "EMFILE", "ENFILE"),
-    )
-    if hasattr(errno, name)  # Windows and macOS lack some
-)
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 HELP_WIDTH, KEY_WIDTH = 80, 36  # columns of --help, and of what stands before a key's meaning
 T = TypeVar("T")
@@ -46,62 +38,49 @@ def run_command(main: Callable[[], T]) -> T:
         SystemExit: `main` failed in an expected way.
     """
     setup_logging()
-    sys.excepthook = _quiet_interrupt
+    sys.excepthook = _outside_of_commands
     try:
         return main()
-    except UserError as error:
-        # Raised in a DataLoader worker, it arrives with the worker's traceback before it.
-        logger.error(str(error).rpartition(f"{UserError.__name__}: ")[2].strip())
-        sys.exit(2)
-    except Interrupted as interrupted:
-        logger.error(str(interrupted), extra=NO_LABEL)
-        sys.exit(interrupted.exit_code)
-    except KeyboardInterrupt:
-        logger.error("\ninterrupted", extra=NO_LABEL)
-        sys.exit(128 + signal.SIGINT)
-    except ConnectionResetError as error:
-        _log_dead_worker(error)
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            _log_bug(error)
+    except (Exception, KeyboardInterrupt) as error:
+        code = _say(error)
+        if code is None:
+            logger.critical(f"this is a bug, its traceback follows: {type(error).__name__}: {error}", exc_info=True)
+        # Python keeps a traceback until its exit, and with it a DataLoader whose workers it would wait for.
+        traceback.clear_frames(error.__traceback__)
+        if code is None:
             raise
-        logger.error(f"{error}; what was written is whole: make room or mend that, run it again")
-        _release_workers(error)
-        sys.exit(2)
-    except Exception as error:
-        if not (isinstance(error, RuntimeError) and "DataLoader worker" in str(error)):
-            _log_bug(error)
-            raise
-        _log_dead_worker(error)
-        sys.exit(2)
+    sys.exit(code)  # only here, where nothing refers to the exception any more
 
 
-def _quiet_interrupt(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Ctrl-C between a command's parts, such as while PyTorch is imported, is one line."""
-    if issubclass(kind, KeyboardInterrupt):
+def _say(error: BaseException) -> int | None:
+    """Logs an expected failure in one message and returns the exit code; None for a bug, of which nothing is said."""
+    if isinstance(error, KeyboardInterrupt):
         logger.error("\ninterrupted", extra=NO_LABEL)
-    else:
-        sys.__excepthook__(kind, error, trace)
-
-
-def _log_dead_worker(error: Exception) -> None:
-    """`error` is what torch raises, or, where it has not noticed yet, what the pipe from the worker does."""
-    reason = (str(error) or type(error).__name__).splitlines()[0].strip()
-    logger.error(
-        f"a process that prepares batches ended ({reason}): mostly the machine has no memory left, where "
-        "data.cache=mmap or fewer data.workers help. What was written is whole: the same command continues"
+        return 128 + signal.SIGINT
+    if isinstance(error, Interrupted):
+        logger.error(str(error), extra=NO_LABEL)
+        return error.exit_code
+    # Raised in a DataLoader worker, a UserError arrives with the worker's traceback before it.
+    message = (
+        str(error).rpartition(f"{UserError.__name__}: ")[2].strip() if isinstance(error, UserError) else explain(error)
     )
+    if message is None:
+        return None
+    logger.error(message)
+    return 2
 
 
-def _log_bug(error: Exception) -> None:
-    logger.critical(f"this is a bug, its traceback follows: {type(error).__name__}: {error}", exc_info=True)
-    _release_workers(error)
+def _outside_of_commands(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What happens between a command's parts, such as while PyTorch is imported, is one line as well."""
+    code = _say(error)
+    if code is None:
+        sys.__excepthook__(kind, error, trace)
+    else:
+        sys.exit(code)
 
 
-def _release_workers(error: Exception) -> None:
-    """Python keeps a traceback until its exit, and with it a DataLoader whose workers it would wait for."""
-    traceback.clear_frames(error.__traceback__)
+class WaitingEnded(Exception):
+    """A signal has come while the command was waiting, see `GracefulShutdown.waiting`."""
 
 
 class GracefulShutdown:
@@ -117,6 +96,22 @@ class GracefulShutdown:
     def __init__(self) -> None:
         self.signum = 0
         self._handlers: dict[int, Callable | int | None] = {}
+        self._waiting = False
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Context that waits for what may never come and that nothing depends on, such as a batch from a stuck disk.
+
+        Raises:
+            WaitingEnded: a signal has come, before or meanwhile.
+        """
+        self._waiting = True
+        try:
+            if self.signum:
+                raise WaitingEnded
+            yield
+        finally:
+            self._waiting = False
 
     def __enter__(self) -> "GracefulShutdown":
         for number in SIGNALS:
@@ -136,6 +131,9 @@ class GracefulShutdown:
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self.signum = signum
         self.__exit__()
+        if self._waiting:
+            self._waiting = False
+            raise WaitingEnded
 
 
 # --------------------------------------------------------------------------------------------------------------- help

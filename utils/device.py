@@ -10,17 +10,11 @@ from pathlib import Path
 import torch
 
 from utils.errors import UserError
+from utils.failures import OUT_OF_MEMORY
 
 DRIVER = Path("/proc/driver/nvidia/version")  # there on Linux with a driver
 INSTALL = "pip install torch torchaudio --index-url https://download.pytorch.org/whl/"
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-OUT_OF_MEMORY = (  # in messages of RuntimeError, where torch has no exception of its own
-    "can't allocate memory",
-    "out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
-)
 
 logger = logging.getLogger(f"las.{__name__}")
 

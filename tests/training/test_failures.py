@@ -1,5 +1,6 @@
 """Something that a run stands on breaks while it trains: one message, and what was computed is kept."""
 
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -32,6 +33,48 @@ def test_a_worker_of_the_loader_is_killed(train):
     assert load_checkpoint(folder / "last.pt")["epoch"] == 1
     assert "resuming" in train("", "data.workers=1").stdout
     assert load_checkpoint(folder / "last.pt")["epoch"] == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        ("worker_hangs", 143, "stopped by SIGTERM after epoch 1"),
+        ("worker_killed", 2, "error: a process that prepares batches ended ("),
+        ("worker_crashes", 2, "error: a process that prepares batches ended ("),
+        ("worker_exits", 2, "error: a process that prepares batches ended ("),
+        ("worker_short_of_memory", 2, "error: the machine has no memory left (MemoryError)"),
+        ("worker_cannot_read", 2, "error: OSError: [Errno 5] Input/output error: 'of-a-worker.npy'; what was"),
+        ("worker_bug", 1, "error: this is a bug, its traceback follows: ZeroDivisionError: "),
+    ],
+)
+def test_whatever_befalls_a_worker_the_command_ends(fault, code, said, train, monkeypatch):
+    """With one message, and within seconds: a worker that never comes back is not waited for."""
+    monkeypatch.setattr("tests.conftest.TIMEOUT", 60)  # the worker that hangs does so for longer
+    folder, train = train
+    result = train(f"{fault}@item:60", "data.workers=2", expect=code)  # of each worker: in the second epoch
+    assert result.stderr.startswith(said)
+    if code != 1:
+        assert result.stderr.count("\n") == 1
+    assert result.stderr.splitlines()[0] in messages(folder)
+    assert load_checkpoint(folder / "last.pt")["epoch"] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of Linux")
+@pytest.mark.parametrize(
+    ("fault", "workers", "said"),
+    [
+        ("few_files@checking:1", 0, "no more files can be opened ("),  # as corpora are read: no file is called bad
+        ("few_files@checked:1", 2, "no more files can be opened ("),  # as workers are started
+        ("little_memory@checked:1", 2, "the machine has no memory left ("),
+        ("little_memory@saved:1", 0, "the machine has no memory left ("),
+    ],
+)
+def test_a_machine_with_little_to_spare_is_one_message(fault, workers, said, train):
+    folder, train = train
+    result = train(fault, f"data.workers={workers}", expect=2)
+    assert result.stderr.startswith(f"error: {said}")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr in messages(folder)
 
 
 def test_wandb_dies_and_training_goes_on(train):

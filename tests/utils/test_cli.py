@@ -17,7 +17,6 @@ import arguments
 import config
 from config import DEFAULTS, help_on_keys, known_keys, load_config
 from utils.cli import (
-    DISK_ERRORS,
     GracefulShutdown,
     describe_command,
     is_override,
@@ -25,6 +24,7 @@ from utils.cli import (
     run_command,
 )
 from utils.errors import Interrupted, UserError
+from utils.failures import DISK_ERRORS, SHORTAGES
 from utils.files import parse_yaml
 from utils.logging import add_log_file
 
@@ -51,7 +51,10 @@ ENDS = [
     (RESET, 2, "error: a process that prepares batches ended ([Errno 104] Connection reset by peer):"),
     (ConnectionResetError(), 2, "error: a process that prepares batches ended (ConnectionResetError):"),
     (FULL, 2, "error: [Errno 28] No space left: 'runs/a/last.pt'; what was written is whole:"),
-    *((OSError(number, "of the disk"), 2, f"error: [Errno {number}] of the disk; what was") for number in DISK_ERRORS),
+    *(
+        (OSError(number, "of the disk"), 2, f"error: [Errno {number}] of the disk; what was")
+        for number in DISK_ERRORS - SHORTAGES
+    ),
 ]
 
 
