@@ -5,7 +5,6 @@ python -m report runs/NAME
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
 from utils.cli import run_command
@@ -21,10 +20,9 @@ def main() -> None:
     if not (folder / "metrics.csv").exists() and not list(folder.glob("predictions-*.csv")):
         raise UserError(f"{folder}: found neither metrics.csv nor predictions-*.csv, expected the folder of a run")
 
-    from report.build import write_report  # takes seconds to import, and is not needed for --help
+    from report.build import make_report  # takes seconds to import, and is not needed for --help
 
-    if not write_report(folder):
-        sys.exit(2)
+    make_report(folder)
     logger.info(str(folder / "report.html"))
 
 

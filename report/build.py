@@ -19,6 +19,7 @@ from report.attention_maps import draw_epoch, keep_maps, kept_maps, picture_of
 from training.diagnosis import PATIENCE, diagnose
 from training.evaluate import Evaluation
 from training.schedules import ALIGNED
+from utils.errors import UserError
 from utils.files import atomic_write, write_csv
 from utils.metrics import best_epoch, score
 
@@ -63,18 +64,30 @@ class RunReport:
         write_report(self.folder)
 
 
-def write_report(folder: Path) -> bool:
+def make_report(folder: Path) -> None:
     """Writes report.html from the files in `folder`, whichever of them are there.
 
-    Returns:
-        Whether it could be written; if not, a warning says why.
+    Raises:
+        UserError: it cannot be written, or a file that it is made from cannot be read.
     """
     try:
         page = fill_page(gather(folder))
         with atomic_write(folder / "report.html") as temporary:
             temporary.write_text(page, encoding="utf-8")
     except Exception as error:
-        logger.warning(f"report.html: cannot be written ({_in_a_line(error)})", exc_info=True)
+        raise UserError(f"report.html: cannot be written ({_in_a_line(error)})") from error
+
+
+def write_report(folder: Path) -> bool:
+    """As `make_report`, where something else matters more.
+
+    Returns:
+        Whether it could be written; if not, a warning says why.
+    """
+    try:
+        make_report(folder)
+    except UserError as error:
+        logger.warning(str(error), exc_info=error.__cause__)
         return False
     return True
 

@@ -69,8 +69,9 @@ def _in_a_worker(act: Callable[[], object]) -> Callable[[Call], None]:
 
 
 def hang() -> None:
-    """As on a disk that does not answer; somebody then ends the command."""
-    os.kill(os.getppid(), signal.SIGTERM)
+    """As on a disk that does not answer; somebody then ends the command, with one signal."""
+    if get_worker_info().id == 0:
+        os.kill(os.getppid(), signal.SIGTERM)
     time.sleep(1000)
 
 
@@ -160,6 +161,12 @@ def injected(description: str) -> Iterator[None]:
     """Context with a fault, such as kill@17, sigterm@evaluation:2 or kill-rank1@17; an empty description is none."""
     if not description:
         yield
+        return
+    if description.startswith("calls:"):
+        from tests import fault_sweep  # which imports this module
+
+        with fault_sweep.injected(description.removeprefix("calls:")):
+            yield
         return
     match = re.fullmatch(r"(\w+)(?:-rank(\d+))?@(?:(\w+):)?(\d+)", description)
     if match is None:

@@ -150,7 +150,11 @@ def environment(device: torch.device) -> dict[str, str]:
     """Versions of Python and torch, the device, and the git commit of the code."""
     try:
         commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parents[1], capture_output=True, text=True
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
         ).stdout.strip()
     except OSError:
         commit = ""

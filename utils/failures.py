@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that a command can say it before torch is the
 import errno
 import re
 import signal
+import sys
 
 NAMES = (  # a disk that is full, read-only, taken away or worn out, or a machine without anything to spare
     *("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EIO", "ESTALE", "ENOTCONN", "ETIMEDOUT", "EFBIG", "ENXIO"),
@@ -39,6 +40,9 @@ def explain(error: BaseException) -> str | None:
         return dead_worker(str(error).splitlines()[0].strip())
     if isinstance(error, ConnectionResetError):  # from the pipe to a worker, where torch has not noticed yet
         return dead_worker(text)
+    if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
+        name = str(error.object)[:100].encode("ascii", "backslashreplace").decode()
+        return f"{name}: found a name that this system cannot express in {error.encoding}: set PYTHONUTF8=1"
     number = _errno(error, text)
     if number in (errno.EMFILE, errno.ENFILE) or (isinstance(error, RuntimeError) and _has(text, SHORT_OF_FILES)):
         return f"no more files can be opened ({text}): fewer data.workers need less, ulimit -n allows more. {WHOLE}"

@@ -4,6 +4,7 @@ Every module logs to `logging.getLogger(f"las.{__name__}")`. Commands attach the
 `las`; imported as a library, the project prints nothing below a warning.
 """
 
+import io
 import logging
 import os
 import sys
@@ -118,9 +119,14 @@ class LogFileFormatter(logging.Formatter):
 
 
 def setup_logging() -> None:
-    """Sends the project's records to the console; called once per command, before anything is logged."""
+    """Sends the project's records to the console; called once per command, before anything is logged or printed.
+
+    What the console's encoding cannot express is escaped, whoever writes it: argparse, tqdm, a traceback.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
         if stream is None:  # closed before the command began
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif stream is getattr(sys, f"__{name}__"):  # not one that a test or notebook put there
