@@ -216,7 +216,9 @@ COMMANDS = {
     "librispeech": Command(
         "corpora/librispeech.py", lambda folder: [f"{folder}/tree", f"{folder}/made", "--jobs", "2"], ["made/**/*.npy"]
     ),
-    "demo": Command("corpora/demo.py", lambda folder: [f"{folder}/demo", "--utterances", "16"], ["demo/*/transcripts/*"]),
+    "demo": Command(
+        "corpora/demo.py", lambda folder: [f"{folder}/demo", "--utterances", "16"], ["demo/*/transcripts/*"]
+    ),
 }
 
 

@@ -1,7 +1,6 @@
 """Consoles that cannot show every letter: no command fails for it, what they cannot show is escaped."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,9 +14,10 @@ from tests.conftest import HOME, SMALL, environment, make_toy_corpus
 STRANGE = "é한"
 PROGRAMS = ("train.py", "test.py", "tune.py", "report", "corpora.demo", "corpora.folder", "corpora.librispeech")
 RUN_ALL = """
-import json, runpy, sys
-for program, *sys.argv[1:] in json.loads(sys.argv[1]):
-    sys.argv[0] = program
+import json, os, runpy, sys
+for program, *arguments in json.loads(sys.argv[1]):
+    bytes_ = [argument.encode() for argument in arguments]
+    sys.argv = [program, *map(os.fsdecode, bytes_)]  # as the system would hand them over
     try:
         run = runpy.run_path if program.endswith(".py") else runpy.run_module
         run(program, run_name="__main__")
@@ -80,7 +80,7 @@ def test_help_and_messages(variables, strange):
 
 
 def test_a_run_from_training_to_its_report(strange):
-    """Where the system cannot even name the folder in its own encoding; the log is UTF-8 all the same."""
+    """In a folder that the console cannot show; the log is UTF-8. Where the system cannot name it, one message each."""
     data = make_toy_corpus(strange / "data", {"train": 16, "dev": 4, "test": 2})
     keys = [*SMALL, f"data.root={data}", f"run.dir={strange}", "run.name=run", "training.epochs=1"]
     decoding = [*keys, "decoding.beam_size=2", f"test.submission={strange}/s.csv"]
@@ -90,11 +90,13 @@ def test_a_run_from_training_to_its_report(strange):
         ["test.py", *decoding, "--split", "dev"],
         ["report", f"{strange}/run"],
     ]
-    codes, out, _ = run_all(commands, {"PYTHONUTF8": "0"})
+    codes, _, err = run_all(commands[:3], {"PYTHONUTF8": "0"})
+    assert codes == [2, 2, 2]
+    assert err.count("error: command line: run.dir: found ") == 3
+    codes, out, _ = run_all(commands, {"PYTHONIOENCODING": "ascii:strict"})
     assert codes == [0, 0, 0, 0]
-    assert "\\udcc3\\udca9\\udced\\udc95\\udc9c/run" in out
-    log = (strange / "run" / "train.log").read_bytes().decode("utf-8")
-    assert f"{os.sep}run" in log
+    assert "\\xe9\\ud55c/run/report.html" in out
+    assert f"{STRANGE}/run/report.html" in (strange / "run" / "train.log").read_bytes().decode("utf-8")
 
 
 def test_a_name_that_the_system_cannot_express_is_one_message(tmp_path):
