@@ -298,11 +298,12 @@ class Sweep:
         for path in ("run/last.pt", "run/best.pt"):
             if isinstance(_content(self.folder / path), str):
                 return f"{path} is lost: {_content(self.folder / path)}"
-        again = self._run(command, None, command.again)
-        if again.returncode != 0:
-            return f"run again, it ends with {again.returncode}\n{again.stderr[-2000:]}"
+        if done.returncode != 0:
+            done = self._run(command, None, command.again)
+            if done.returncode != 0:
+                return f"run again, it ends with {done.returncode}\n{done.stderr[-3000:]}"
         if not _equal(self._results(command), self.results[name]):
-            return f"run again, it comes to other results\n{done.stdout[-1500:]}\n{done.stderr[-500:]}"
+            return f"it comes to other results\n{done.stdout[-2000:]}"
         return None
 
     @staticmethod

@@ -75,10 +75,12 @@ def hang() -> None:
     time.sleep(1000)
 
 
-def few_files(call: Call) -> None:
-    """ulimit -n: five more files may be open than are."""
+def no_files(call: Call) -> None:
+    """ulimit -n: what is open is all that may be."""
     there = max(int(name) for name in os.listdir("/dev/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (there + 6,) * 2)
+    while os.open(os.devnull, os.O_RDONLY) <= there:
+        pass
+    resource.setrlimit(resource.RLIMIT_NOFILE, (there + 2,) * 2)
 
 
 def little_memory(call: Call) -> None:
@@ -145,7 +147,7 @@ FAULTS = {
     "worker_short_of_memory": _in_a_worker(out_of_memory),
     "worker_cannot_read": _in_a_worker(disk_fails),
     "worker_bug": _in_a_worker(lambda: 1 / 0),
-    "few_files": few_files,
+    "no_files": no_files,
     "little_memory": little_memory,
     "kill_wandb": kill_wandb,
     "fill_disk": fill_disk,

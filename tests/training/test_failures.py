@@ -63,8 +63,8 @@ def test_whatever_befalls_a_worker_the_command_ends(fault, code, said, train, mo
 @pytest.mark.parametrize(
     ("fault", "workers", "said"),
     [
-        ("few_files@checking:1", 0, "no more files can be opened ("),  # as corpora are read: no file is called bad
-        ("few_files@checked:1", 2, "no more files can be opened ("),  # as workers are started
+        ("no_files@checking:1", 0, "no more files can be opened ("),  # as corpora are read: no file is called bad
+        ("no_files@checked:1", 2, "no more files can be opened ("),  # as workers are started
         ("little_memory@saved:1", 0, "the machine has no memory left ("),
     ],
 )
