@@ -18,6 +18,7 @@ from tqdm import tqdm
 from corpora.audio import features_of, make_feature_config, read_speech
 from corpora.checks import LISTED, first_findings, read_transcript
 from utils.errors import BadFile, UserError
+from utils.failures import SHORTAGES
 from utils.features import FeatureConfig, write_feature_config
 from utils.files import atomic_write, sweep_temporaries
 from utils.locking import sole_writer
@@ -177,6 +178,8 @@ def _digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:32]
     except OSError as error:
+        if error.errno in SHORTAGES:
+            raise
         raise BadFile(f"what cannot be read ({error.strerror})", "an audio file") from None
 
 

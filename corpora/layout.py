@@ -12,6 +12,7 @@ from typing import overload
 import numpy as np
 
 from utils.errors import UserError
+from utils.failures import SHORTAGES
 from utils.files import is_leftover, read_csv
 
 DEEPEST, WIDEST = 3, 200  # levels below a wrong data root, and folders of each, that are searched for the right one
@@ -131,7 +132,9 @@ def _folders_in(root: Path) -> list[Path]:
     """Sorted by name, without what systems leave behind; none if the folder cannot be read."""
     try:
         return sorted(folder for folder in root.iterdir() if folder.is_dir() and not is_leftover(folder.name))
-    except OSError:
+    except OSError as error:
+        if error.errno in SHORTAGES:  # of the machine: nothing is known about the folder
+            raise
         return []
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
+from utils.failures import SHORTAGES
 from utils.files import atomic_write
 
 FILE = "features.json"  # in a corpus's folder
@@ -115,6 +116,8 @@ def read_feature_config(root: str | Path) -> FeatureConfig | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError) and error.errno in SHORTAGES:  # the file is not to blame
+            raise
         raise UserError(f"{path}: cannot be read as a feature configuration ({error}); expected JSON") from None
 
 
