@@ -11,7 +11,7 @@ from tests.conftest import HOME
 from tests.fault_sweep import ERRORS, Fault, Sweep, sample
 
 COMMANDS = ("train", "test", "folder")  # python -m tests.fault_sweep has all
-FAULTS = 6
+FAULTS = 4
 
 CALLS = """
 import json, mmap, os, sys
