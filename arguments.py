@@ -9,21 +9,37 @@ from config import DEFAULTS, OF_THE_RUN, TRAINED, TUNED, Config, help_on_keys, l
 from utils.cli import CommandParser, is_override
 from utils.files import flatten
 
+# Keys that decoding reads, the first words of their names; all others are the model's, or of its training.
+READING = ("data.root", "data.skip_bad", "data.cache", "data.half_precision", "training.device", "training.precision")
 
-def command_parser(docstring: str) -> CommandParser:
-    """The arguments that train.py, tune.py and test.py share."""
-    parser = CommandParser(docstring, help_on_keys)
-    parser.add_argument(
+
+def command_parser(docstring: str, matter: tuple[str, ...] = ()) -> CommandParser:
+    """A parser whose help lists, after all options, the keys that begin with one of `matter`: without any, all keys."""
+    return CommandParser(docstring, lambda: help_on_keys(matter))
+
+
+def _add_settings(parser: CommandParser, example: str) -> None:
+    """What all commands share, below a command's own options."""
+    settings = parser.add_argument_group("settings")
+    settings.add_argument(
         "--config", default=str(DEFAULTS), metavar="FILE", help="YAML file whose values override config.yaml's"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override keys: training.epochs=3")
-    return parser
+    settings.add_argument("overrides", nargs="*", metavar="key=value", help=f"override keys: {example}")
 
 
-def parse_training_arguments(docstring: str) -> Config:
+class TrainingArguments(NamedTuple):
+    """A command line of train.py: the configuration, and the file or command line that set each key."""
+
+    config: Config
+    sources: dict[str, str]
+
+
+def parse_training_arguments(docstring: str) -> TrainingArguments:
     """The configuration that train.py's command line asks for."""
-    arguments = _parse(command_parser(docstring))
-    return load_config(arguments.config, arguments.overrides)
+    parser = command_parser(docstring)
+    _add_settings(parser, "training.epochs=3")
+    flags, sources = _parse(parser), dict[str, str]()
+    return TrainingArguments(load_config(flags.config, flags.overrides, sources=sources), sources)
 
 
 def _parse(parser: CommandParser) -> argparse.Namespace:
@@ -34,11 +50,13 @@ def _parse(parser: CommandParser) -> argparse.Namespace:
 
 
 class DecodingArguments(NamedTuple):
-    """A command line of test.py or tune.py: its flags, the configuration, and the checkpoints to decode with."""
+    """A command line of test.py or tune.py: its flags, the configuration, the checkpoints to decode with, and the file
+    or command line that set each key."""
 
     flags: argparse.Namespace
     config: Config
     checkpoints: list[Path]
+    sources: dict[str, str]
 
 
 def parse_decoding_arguments(parser: CommandParser) -> DecodingArguments:
@@ -48,7 +66,8 @@ def parse_decoding_arguments(parser: CommandParser) -> DecodingArguments:
     that of a single checkpoint. A file given by --config, tuned weights and the command line come after, in this order.
     """
     parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE", help="default: best.pt of the run")
-    flags = _parse(parser)
+    _add_settings(parser, "run.name=demo; runs/demo, the folder of a run, names it too")
+    flags, sources = _parse(parser), dict[str, str]()
     # --checkpoint and --audio take all that follows them: what looks like key=value there is an override.
     more: list[str] = []
     for name in ("checkpoint", "audio"):
@@ -66,11 +85,12 @@ def parse_decoding_arguments(parser: CommandParser) -> DecodingArguments:
         folder = Path(flags.checkpoint[0]).parent.absolute()
         overrides += [f"run.dir={folder.parent}", f"run.name={folder.name}"]
     folder = load_config(flags.config, overrides).run.path
-    config = load_config(flags.config, overrides, folder / TUNED, folder / TRAINED)
+    config = load_config(flags.config, overrides, folder / TUNED, folder / TRAINED, sources)
     flags.changes = ""
     if flags.config != str(DEFAULTS) and (folder / TRAINED).exists():
         before = flatten(load_config(DEFAULTS, overrides, folder / TUNED, folder / TRAINED).model_dump())
         now = flatten(config.model_dump())
         differ = [key for key in now if key.startswith(OF_THE_RUN) and now[key] != before[key]]
         flags.changes = ", ".join(f"{key} {before[key]} -> {now[key]}" for key in differ)
-    return DecodingArguments(flags, config, [Path(text) for text in flags.checkpoint] or [folder / "best.pt"])
+    checkpoints = [Path(text) for text in flags.checkpoint] or [folder / "best.pt"]
+    return DecodingArguments(flags, config, checkpoints, sources)

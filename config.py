@@ -344,7 +344,11 @@ def _read_override(argument: str) -> dict[str, Any]:
 
 
 def load_config(
-    path: str | Path = DEFAULTS, overrides: Sequence[str] = (), tuned: Path | None = None, trained: Path | None = None
+    path: str | Path = DEFAULTS,
+    overrides: Sequence[str] = (),
+    tuned: Path | None = None,
+    trained: Path | None = None,
+    sources: dict[str, str] | None = None,
 ) -> Config:
     """`config.yaml`, overridden by `trained`, `path`, `tuned`, if there are such files, and by `key=value` arguments.
 
@@ -353,6 +357,7 @@ def load_config(
         overrides: from the command line.
         tuned: file with the decoding weights of a run.
         trained: file with the settings that a run was trained with; those that matter to its decoding are taken.
+        sources: is filled with the file or command line that set each key, those that override others last.
 
     Raises:
         UserError: names the source, the key, what was found and what was expected.
@@ -373,10 +378,12 @@ def load_config(
     layers += [("command line", _read_override(argument)) for argument in overrides]
 
     values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
+    sources = {} if sources is None else sources
     for source, flat in layers:
         values |= flat
-        sources |= dict.fromkeys(flat, source)
+        for key in flat:
+            sources.pop(key, None)
+            sources[key] = source
 
     tree: dict[str, Any] = {}
     for key, value in values.items():
@@ -393,8 +400,12 @@ def load_config(
         ) from None
 
 
-def help_on_keys() -> str:
-    """Every key with its default and its meaning, for --help."""
+def help_on_keys(matter: tuple[str, ...] = ()) -> str:
+    """Keys with their defaults and meanings, for --help: all, or those that begin with one of `matter`."""
     _read_file(DEFAULTS)  # the message where it is no valid configuration
     keys = known_keys()
-    return describe_keys(keys, read_key_comments(_read_text(DEFAULTS), lambda key: _is_section(key, keys)))
+    described = read_key_comments(_read_text(DEFAULTS), lambda key: _is_section(key, keys))
+    if not matter:
+        return describe_keys(keys, described)
+    chosen = [key for key in keys if key.startswith(matter)]
+    return f"{describe_keys(chosen, described)}\n\npython train.py --help lists all keys"

@@ -9,13 +9,13 @@ torchrun --nproc_per_node=8 test.py              # on eight GPUs
 
 from pathlib import Path
 
-from arguments import DecodingArguments, command_parser, parse_decoding_arguments
+from arguments import READING, DecodingArguments, command_parser, parse_decoding_arguments
 from config import TUNED, Config
 from utils.cli import run_command
 
 
 def parse_arguments() -> DecodingArguments:
-    parser = command_parser(__doc__)
+    parser = command_parser(__doc__, (*READING, "run.", "data.test", "decoding.", "test."))
     parser.add_argument("--split", metavar="NAME", help="partition to decode (default: data.test, for the submission)")
     parser.add_argument("--resume", action="store_true", help="go on with a decoding that was killed")
     parser.add_argument("--audio", nargs="+", default=[], metavar="FILE", help="transcribe these recordings instead")
@@ -63,7 +63,7 @@ logger = logging.getLogger(f"las.{__name__}")
 
 
 def main(arguments: DecodingArguments) -> None:
-    flags, config, checkpoints = arguments
+    flags, config, checkpoints, _ = arguments
     if flags.plot and not flags.audio:
         raise UserError("--plot: pictures are drawn of recordings: name them with --audio FILE ...")
     device = choose_device(config.training.device)
@@ -204,4 +204,4 @@ def transcribe_audio(
 
 
 if __name__ == "__main__":
-    run_command(lambda: main(ARGUMENTS))
+    run_command(lambda: main(ARGUMENTS), ARGUMENTS.sources)

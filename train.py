@@ -11,7 +11,7 @@ from config import Config
 from utils.cli import GracefulShutdown, run_command
 
 if __name__ == "__main__":  # before torch is imported: --help and a misspelt key answer at once
-    CONFIG = run_command(lambda: parse_training_arguments(__doc__))
+    ARGUMENTS = run_command(lambda: parse_training_arguments(__doc__))
 
 import logging
 import shlex
@@ -27,7 +27,7 @@ from training.data import load_training_data
 from training.evaluate import Evaluation, evaluate, utterances_to_show
 from training.model import make_model
 from training.progress import EpochProgress, EtaEstimator, describe_run, run_info
-from training.recorder import Recorder, open_run_folder
+from training.recorder import LOG, Recorder, open_run_folder
 from training.resume import Checkpointer, check_same_data, check_same_run, describe_changes, load_last
 from training.schedules import Schedules
 from training.step import TrainStep
@@ -36,7 +36,7 @@ from utils.checkpoint import describe_model, feature_config_of, load_checkpoint
 from utils.device import choose_device, choose_precision, environment
 from utils.distributed import DistributedContext, check_ranks_agree, init_distributed
 from utils.errors import Interrupted
-from utils.files import flatten, sweep_temporaries
+from utils.files import flatten, sweep_temporaries, taken_back
 from utils.locking import sole_writer
 from utils.sampler import wrap_seed
 
@@ -230,16 +230,17 @@ class Trainer:
 def main(config: Config) -> None:
     device = choose_device(config.training.device)
     with init_distributed(device) as context:
-        if context.is_main:
-            open_run_folder(config.run.path)
+        made = open_run_folder(config.run.path) if context.is_main else []
         with sole_writer(config.run.path, "train.py", context):
             if context.is_main:
                 sweep_temporaries(config.run.path)
-            Trainer(config, device, context).fit()
+            with taken_back(made, LOG):
+                trainer = Trainer(config, device, context)
+            trainer.fit()
     run = shlex.quote(str(config.run.path))
     logger.info(f"next, decode with a beam (python tune.py {run} finds better weights for it first):")
     logger.info(f"python test.py {run}")
 
 
 if __name__ == "__main__":
-    run_command(lambda: main(CONFIG))
+    run_command(lambda: main(ARGUMENTS.config), ARGUMENTS.sources)

@@ -9,13 +9,13 @@ Writes runs/NAME/lm.pt and runs/NAME/decoding.yaml. Text of dev or test never re
 
 from pathlib import Path
 
-from arguments import DecodingArguments, command_parser, parse_decoding_arguments
+from arguments import READING, DecodingArguments, command_parser, parse_decoding_arguments
 from config import TUNED, Config
 from utils.cli import run_command
 
 
 def parse_arguments() -> DecodingArguments:
-    parser = command_parser(__doc__)
+    parser = command_parser(__doc__, (*READING, "run.", "data.train", "data.dev", "decoding."))
     parser.add_argument(
         "--text", type=Path, metavar="FILE", help="more text for the language model, one sentence per line"
     )
@@ -50,7 +50,7 @@ from training.resume import check_data_root
 from utils.checkpoint import LoadedModels, load_models
 from utils.device import choose_device, choose_precision
 from utils.errors import BadFile, UserError
-from utils.files import atomic_write, is_leftover, read_lines, to_yaml, write_csv
+from utils.files import atomic_write, is_leftover, make_folders, read_lines, taken_back, to_yaml, write_csv
 from utils.locking import sole_writer
 from utils.vocabulary import spellable
 
@@ -95,7 +95,7 @@ def read_texts(config: Config, more: Path | None) -> list[str]:
 
 
 def main(arguments: DecodingArguments) -> None:
-    flags, config, checkpoints = arguments
+    flags, config, checkpoints, _ = arguments
     folder = config.run.path
     if not 1 <= flags.order <= MAX_ORDER:
         raise UserError(f"--order: found {flags.order}, expected 1 to {MAX_ORDER}")
@@ -106,8 +106,8 @@ def main(arguments: DecodingArguments) -> None:
     loaded = load_models(checkpoints)
     check_data_root(folder, config.data.root)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with sole_writer(folder, "tune.py"):
+    made = make_folders(folder)
+    with sole_writer(folder, "tune.py"), taken_back(made):
         tune(flags, config, loaded, device, precision)
 
 
@@ -175,4 +175,4 @@ def tune(flags: argparse.Namespace, config: Config, loaded: LoadedModels, device
 
 
 if __name__ == "__main__":
-    run_command(lambda: main(ARGUMENTS))
+    run_command(lambda: main(ARGUMENTS), ARGUMENTS.sources)

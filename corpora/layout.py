@@ -3,6 +3,7 @@
 A partition is a folder of feature files and, except for the test set, a folder of transcripts of the same names.
 """
 
+import difflib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from utils.failures import SHORTAGES
 from utils.files import is_leftover, read_csv
 
 DEEPEST, WIDEST = 3, 200  # levels below a wrong data root, and folders of each, that are searched for the right one
+NEIGHBOURS = 6  # most folders or partitions that a message lists
+ALIKE = 0.6  # likeness of two names from which on one is taken for a slip of the other
 
 DOWNLOAD = """\
 To get the competition's data (kaggle.com account with the competition joined, API token in place):
@@ -108,7 +111,7 @@ def detect_layout(root: Path) -> Layout:
         UserError: there is no such folder, or no layout in it; says which folder nearby fits, or how to get the data.
     """
     if not root.is_dir():
-        raise UserError(f"data.root: found no folder {root}.\n{DOWNLOAD}")
+        raise UserError(f"data.root: found no folder {root}{_neighbours(root)}")
     layout = _recognise(root)
     if layout is not None:
         return layout
@@ -150,6 +153,36 @@ def _fitting_folder(root: Path) -> Path | None:
     return parent if _recognise(parent) else None
 
 
+def _neighbours(missing: Path) -> str:
+    """The end of a message on a folder that is not there: data roots near it, and how to get one if none is like it."""
+    above = next(folder for folder in (*missing.parents, Path()) if folder.is_dir())
+    wanted = missing.parts[len(above.parts) :]
+    level, roots = [above], list[tuple[Path, Layout]]()
+    for _ in range(DEEPEST + 1):
+        roots = [(folder, layout) for folder in level[:WIDEST] if (layout := _recognise(folder))]
+        if roots:
+            break
+        level = [folder for up in level[:WIDEST] for folder in _folders_in(up)]
+
+    def likeness(root: Path) -> float:
+        return max(difflib.SequenceMatcher(None, part, root.name).ratio() for part in wanted)
+
+    roots.sort(key=lambda found: -likeness(found[0]))
+    lines = []
+    for root, layout in roots[:NEIGHBOURS]:
+        names = _partitions_in(root, layout)
+        there = ", ".join(names[:NEIGHBOURS]) + (", ..." if len(names) > NEIGHBOURS else "")
+        lines.append(f"  data.root={root}  ({there})")
+    if len(roots) > NEIGHBOURS:
+        lines.append(f"  and {len(roots) - NEIGHBOURS} more")
+    end = "\n".join(["; folders near it that hold partitions:", *lines]) if lines else "."
+    return end if lines and likeness(roots[0][0]) >= ALIKE else f"{end}\n{DOWNLOAD}"
+
+
+def _partitions_in(root: Path, layout: Layout) -> list[str]:
+    return [folder.name for folder in _folders_in(root) if (folder / layout.features).is_dir()]
+
+
 def find_partition(root: str | Path, name: str) -> Partition:
     """The files of partition `name` under `root`.
 
@@ -162,7 +195,7 @@ def find_partition(root: str | Path, name: str) -> Partition:
     layout = detect_layout(root)
     features_dir = root / name / layout.features
     if not features_dir.is_dir():
-        there = ", ".join(path.name for path in _folders_in(root) if (path / layout.features).is_dir()) or "none"
+        there = ", ".join(_partitions_in(root, layout)) or "none"
         raise UserError(
             f"{features_dir}: found no such folder; partitions that are there: {there}; data.train, data.dev, "
             "data.test and --split name them"

@@ -50,6 +50,7 @@ def test_the_command_of_a_trial_runs(sweep, tmp_path):
     assert "training.epochs=10" in command
     our_python_first = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     variables = environment(PATH=our_python_first, WANDB_RUN_ID="abc123")
+    (tmp_path / "sweep-abc123").mkdir()  # a folder that was there stays when a start fails, and has its log
     result = subprocess.run(command, cwd=HOME, env=variables, capture_output=True, text=True)
     assert result.returncode == 2, result.stderr
     assert "data.root: found no folder nowhere" in result.stderr

@@ -81,6 +81,13 @@ def test_only_training_transcripts_and_the_given_text_are_read(toy_root, tmp_pat
         read_texts(load_config(overrides=[*SMALL, f"data.root={toy_root}", "data.train=test"]), None)
 
 
+def test_a_failed_start_leaves_no_folder(trained, tmp_path):
+    folders = [f"run.dir={tmp_path / 'runs'}", "run.name=both", "--checkpoint", str(trained.folder / "best.pt")]
+    refused = run("tune.py", *trained.arguments, *folders, "--text", "nowhere.txt", expect=2)
+    assert "--text: nowhere.txt: cannot be read" in refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tuned_weights_are_found_kept_and_used(trained, tmp_path):
     folder = tmp_path / "toy"
     shutil.copytree(trained.folder, folder)

@@ -12,9 +12,10 @@ from training.evaluate import Evaluation
 from training.progress import describe_epoch
 from training.wandb_tracker import WandbTracker
 from utils.errors import UserError
-from utils.files import atomic_write, to_yaml
+from utils.files import atomic_write, make_folders, to_yaml
 from utils.logging import add_log_file
 
+LOG = "train.log"  # in a run's folder
 LISTED = 24  # dev utterances in wandb's table of predictions
 
 logger = logging.getLogger(f"las.{__name__}")
@@ -85,14 +86,15 @@ class Recorder:
         self.tracker.finish()
 
 
-def open_run_folder(folder: Path) -> None:
-    """Makes the folder of a run and logs to its train.log from here on.
+def open_run_folder(folder: Path) -> list[Path]:
+    """Makes the folder of a run and logs to its train.log from here on; returns the folders that were not there before.
 
     Raises:
         UserError: the folder cannot be written to.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        add_log_file(folder / "train.log")
+        made = make_folders(folder)
+        add_log_file(folder / LOG)
     except OSError as error:
         raise UserError(f"run.dir: cannot write into {folder} ({error})") from None
+    return made

@@ -7,14 +7,14 @@ import signal
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType, TracebackType
+from types import FrameType, MappingProxyType, TracebackType
 from typing import NamedTuple, TypeVar
 
 import yaml
 
-from utils.errors import Interrupted, UserError
+from utils.errors import Interrupted, UserError, name_source
 from utils.failures import explain
 from utils.logging import NO_LABEL, setup_logging
 
@@ -25,11 +25,15 @@ T = TypeVar("T")
 logger = logging.getLogger(f"las.{__name__}")
 
 
-def run_command(main: Callable[[], T]) -> T:
+def run_command(main: Callable[[], T], sources: Mapping[str, str] = MappingProxyType({})) -> T:
     """Calls `main` and turns every expected failure into one logged message and an exit code.
 
     The exit code is 2 after a `UserError`, a disk error or a killed DataLoader worker, and 128 plus the signal's number
     after Ctrl-C or SIGTERM. Any other exception is a bug: it goes on to Python, and with its traceback to the log file.
+
+    Args:
+        main: the command.
+        sources: the file or command line that set each key; a message on a key names it.
 
     Returns:
         What `main` returns.
@@ -42,7 +46,7 @@ def run_command(main: Callable[[], T]) -> T:
     try:
         return main()
     except (Exception, KeyboardInterrupt) as error:
-        code = _say(error)
+        code = _say(error, sources)
         if code is None:
             logger.critical(f"this is a bug, its traceback follows: {type(error).__name__}: {error}", exc_info=True)
         # Python keeps a traceback until its exit, and with it a DataLoader whose workers it would wait for.
@@ -52,7 +56,7 @@ def run_command(main: Callable[[], T]) -> T:
     sys.exit(code)  # only here, where nothing refers to the exception any more
 
 
-def _say(error: BaseException) -> int | None:
+def _say(error: BaseException, sources: Mapping[str, str] = MappingProxyType({})) -> int | None:
     """Logs an expected failure in one message and returns the exit code; None for a bug, of which nothing is said."""
     if isinstance(error, KeyboardInterrupt):
         logger.error("\ninterrupted", extra=NO_LABEL)
@@ -66,7 +70,7 @@ def _say(error: BaseException) -> int | None:
     )
     if message is None:
         return None
-    logger.error(message)
+    logger.error(name_source(message, sources))
     return 2
 
 

@@ -34,6 +34,17 @@ class UserError(Exception):
     """Bad input. The message names the file or key, what was found, what was expected and what to do."""
 
 
+def name_source(message: str, sources: Mapping[str, str]) -> str:
+    """`message`, with the file or command line that set the key it begins with before it: `command line: data.root: `.
+
+    Args:
+        message: of a UserError.
+        sources: the file or command line that set each dotted key.
+    """
+    source = sources.get(message.partition(": ")[0])
+    return message if source is None else f"{source}: {message}"
+
+
 class BadFile(Exception):
     """A file that cannot be used.
 
@@ -79,11 +90,14 @@ def explain_validation_error(problem: ErrorDetails, sources: Mapping[str, str], 
 
     Args:
         problem: an element of `ValidationError.errors()`.
-        sources: the file or command line that set each dotted key.
+        sources: the file or command line that set each dotted key, those that override others last.
         default_source: of keys that nobody set.
     """
     key = ".".join(map(str, problem["loc"]))
-    source = next((sources[known] for known in sources if key == known or key.startswith(known + ".")), default_source)
+    set_by = [known for known in sources if key == known or key.startswith(known + ".")]
+    if not set_by:  # a rule of a whole section: of the keys that its message names, the one that was set last
+        set_by = [known for known in sources if known.startswith(f"{key}.") and known in problem["msg"]]
+    source = sources[set_by[-1]] if set_by else default_source
     if problem["type"] == "missing":
         return f"{source}: {key} is missing"
     if problem["type"] == "extra_forbidden":

@@ -8,7 +8,7 @@ import re
 import socket
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ import yaml
 from utils.errors import UserError
 
 LONGEST_NAME = 150  # bytes: file names have at most 255, and those of results have more than the name in them
-NAME_RULE = f"a name of letters, digits and _ . + -, no path, of at most {LONGEST_NAME} bytes"
+NAME_RULE = (
+    "a name of letters, digits, spaces and _ . + - that begins with a letter, a digit or _ and ends in no dot and no "
+    f"space; no path, at most {LONGEST_NAME} bytes"
+)
 
 
 @contextmanager
@@ -56,6 +59,34 @@ def sweep_temporaries(folder: Path) -> None:
     """Removes what killed processes have left half written in and below a folder that nobody else writes to."""
     for path in list(folder.rglob("*.????????.tmp")):
         path.unlink(missing_ok=True)
+
+
+def make_folders(folder: Path) -> list[Path]:
+    """Makes a folder and those above it; returns those that were not there before, the deepest first."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+@contextmanager
+def taken_back(made: Sequence[Path], *names: str) -> Iterator[None]:
+    """Context of a start: if bad input or Ctrl-C ends it, folders that it made go, unless there is a result in them.
+
+    Args:
+        made: from `make_folders`.
+        names: of files in the first of them that are no results, besides hidden ones.
+    """
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        there = [path for folder in made[:1] for path in folder.iterdir()]
+        if all(path.name in names or path.name.startswith(".") for path in there):
+            with suppress(OSError):
+                for path in there:
+                    path.unlink()
+                for folder in made:
+                    folder.rmdir()
+        raise
 
 
 class _Loader(yaml.SafeLoader):

@@ -84,6 +84,33 @@ def test_missing_folders_say_what_to_do(tmp_path):
         find_partition(tmp_path, "dev")
 
 
+def test_a_misspelt_root_is_shown_what_is_near_it(tmp_path, monkeypatch):
+    """The most alike first; how to download stands there only if nothing is like it."""
+    for root in ("hw4p2", "mini"):
+        write_utterance(tmp_path / "data" / root / "train", "a", "HI", np.ones((20, 4), np.float32))
+    write_utterance(tmp_path / "data" / "mini" / "dev", "a", "HI", np.ones((20, 4), np.float32))
+    (tmp_path / "data" / "minus").mkdir()
+    monkeypatch.chdir(tmp_path)
+    mini, other = "  data.root=data/mini  (dev, train)", "  data.root=data/hw4p2  (train)"
+    with pytest.raises(UserError, match=r"near it that hold partitions:\n  data.root=data/mini  \(dev, train\)$"):
+        find_partition("data/mini/mini/x", "train")
+    for wrong in ("data/mnii", "mini", "./daat/minni"):
+        with pytest.raises(UserError) as error:
+            find_partition(wrong, "train")
+        assert str(error.value) == (
+            f"data.root: found no folder {Path(wrong)}; folders near it that hold partitions:\n{mini}\n{other}"
+        )
+    with pytest.raises(UserError, match=r"(?s)folders near it .*data/mini.*\nTo get the competition's data"):
+        find_partition("data/11-785", "train")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no folder empty/a/b\.\nTo get the competition's data"):
+        find_partition("empty/a/b", "train")
+    for number in range(9):
+        write_utterance(tmp_path / "data" / f"n{number}" / "train", "a", "HI", np.ones((20, 4), np.float32))
+    with pytest.raises(UserError, match=r"data/mini .*(?s:.*)\n  and 5 more$"):
+        find_partition("data/minj", "train")
+
+
 def test_paths_are_a_sequence_over_several_folders():
     first, second = PathList.of(Path("a"), ["1", "2"]), PathList.of(Path("b"), ["3"])
     both = first + second

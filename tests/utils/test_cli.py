@@ -217,7 +217,7 @@ def edited(tmp_path, monkeypatch):
         monkeypatch.setattr(config, "DEFAULTS", path)
         monkeypatch.setattr(arguments, "DEFAULTS", path)
         monkeypatch.setattr("sys.argv", ["train.py"])
-        assert arguments.parse_training_arguments("Trains.") == before
+        assert arguments.parse_training_arguments("Trains.").config == before
         assert arguments.parse_decoding_arguments(arguments.command_parser("Decodes.")).config == before
         described = help_on_keys()
         check_help(described)
@@ -368,7 +368,8 @@ COMMANDS = ("train.py", "test.py", "tune.py")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        *((f"{command} --help", "training.epochs=100") for command in COMMANDS),
+        ("train.py --help", "training.epochs=100"),
+        *((f"{command} --help", "decoding.beam_size=8") for command in COMMANDS),
         *((f"{command} training.epoch=3", "did you mean training.epochs?") for command in COMMANDS),
         *((f"{command} a.b=3", "unknown key a") for command in COMMANDS),
         *((f"{command} training.epochs=x", "training.epochs: found 'x', expected") for command in COMMANDS),
@@ -390,6 +391,38 @@ def test_nothing_heavy_is_imported_before_arguments_are_valid(arguments, said):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(("command", "own"), [("test.py", "--split"), ("tune.py", "--order")])
+def test_help_begins_with_a_commands_own_options_and_has_the_keys_that_matter_to_it(command, own):
+    """A key that says nothing to decoding, such as the model's sizes, is in train.py's help alone."""
+    result = subprocess.run([sys.executable, command, "--help"], cwd=HOME, capture_output=True, text=True, check=True)
+    text = result.stdout.partition("options:\n")[2]
+    order = [
+        text.index(word) for word in (own, "--checkpoint", "--config", "run.name=", "data.root=", "decoding.mode=")
+    ]
+    assert order == sorted(order)
+    listed = set(re.findall(r"^  ([a-z_]+\.[a-z_.]+)=", text, re.M))
+    assert {key.partition(".")[0] for key in listed} <= {"run", "data", "training", "decoding", "test"}
+    assert {key for key in listed if key.startswith("training.")} == {"training.device", "training.precision"}
+    assert ("data.train" in listed, "test.submission" in listed) == (command == "tune.py", command == "test.py")
+
+
+def test_a_message_on_a_key_names_who_set_it(monkeypatch, tmp_path, capsys):
+    """Also where the value was found to be wrong long after it was read."""
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: {dev: other, root: elsewhere}")
+    monkeypatch.setattr(sys, "argv", ["train.py", f"--config={file}", "data.dev=mine"])
+    sources = arguments.parse_training_arguments("Trains.").sources
+    said = {"data.dev": "command line", "data.root": str(file), "data.train": "config.yaml"}
+    for key, source in said.items():
+
+        def fail(key=key):
+            raise UserError(f"{key}: found nothing: at all")
+
+        with pytest.raises(SystemExit):
+            run_command(fail, sources)
+        assert capsys.readouterr().err == f"error: {source}: {key}: found nothing: at all\n"
+
+
 def test_a_commands_examples_below_one_another():
     docstring = "Trains a model.\n\npython train.py     # with defaults\npython train.py a=1 # no example\n"
     assert describe_command(docstring) == (
@@ -399,7 +432,7 @@ def test_a_commands_examples_below_one_another():
 
 def test_dashes_before_a_key_are_explained(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train.py", f"--config={DEFAULTS}", "training.epochs=3"])
-    assert arguments.parse_training_arguments("Trains.").training.epochs == 3
+    assert arguments.parse_training_arguments("Trains.").config.training.epochs == 3
     monkeypatch.setattr(sys, "argv", ["train.py", "--training.epochs=3"])
     with pytest.raises(SystemExit) as exit_:
         arguments.parse_training_arguments("Trains.")

@@ -6,7 +6,17 @@ import os
 import pytest
 
 from utils.errors import UserError
-from utils.files import atomic_write, flatten, parse_yaml, read_csv, read_lines, to_yaml, write_csv
+from utils.files import (
+    atomic_write,
+    flatten,
+    make_folders,
+    parse_yaml,
+    read_csv,
+    read_lines,
+    taken_back,
+    to_yaml,
+    write_csv,
+)
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -131,3 +141,26 @@ def test_tables_that_cannot_be_written_or_read_are_one_message(tmp_path):
     (tmp_path / "wide.csv").write_text("id\n" + "a" * 200_000 + "\n")
     with pytest.raises(UserError, match=r"wide\.csv: cannot be read .*, expected a CSV file"):
         read_csv(tmp_path / "wide.csv")
+
+
+@pytest.mark.parametrize("ended", [UserError("no"), KeyboardInterrupt()])
+def test_folders_of_a_start_that_failed_are_taken_back(ended, tmp_path):
+    """Those that it made and that hold no result; a bug leaves its log behind."""
+
+    def start(folder, error=ended, *files):
+        made = make_folders(folder)
+        for name in (".lock", "log", *files):
+            (folder / name).write_text("")
+        with pytest.raises(type(error)), taken_back(made, "log"):
+            raise error
+
+    start(tmp_path / "runs" / "deep" / "a")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "runs" / "b").mkdir(parents=True)
+    start(tmp_path / "runs" / "a")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["b"]
+    start(tmp_path / "runs" / "b")
+    start(tmp_path / "runs" / "c", ended, "findings.txt")
+    start(tmp_path / "runs" / "d", KeyError("a bug"))
+    for name in ("b", "c", "d"):
+        assert (tmp_path / "runs" / name / "log").exists()
