@@ -1,6 +1,7 @@
-"""Draws a run's report again, from what is in its folder.
+"""Draws a run's report again, from what is in its folder, or a page with several runs beside each other.
 
-python -m report runs/NAME
+python -m report runs/NAME                       # runs/NAME/report.html
+python -m report runs/a runs/b runs/c            # runs/comparison.html: curves, settings that differ, results
 """
 
 import argparse
@@ -15,13 +16,32 @@ logger = logging.getLogger(f"las.{__name__}")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="runs/NAME", help="folder of a run")
-    folder = parser.parse_args().folder
-    if not (folder / "metrics.csv").exists() and not list(folder.glob("predictions-*.csv")):
-        raise UserError(f"{folder}: found neither metrics.csv nor predictions-*.csv, expected the folder of a run")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="runs/NAME", help="folders of runs")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="page with several runs (default: comparison.html beside the first)"
+    )
+    arguments = parser.parse_args()
+    folders = list(dict.fromkeys(folder.resolve() for folder in arguments.folders))
+    for folder in arguments.folders:
+        if not (folder / "metrics.csv").exists() and not list(folder.glob("predictions-*.csv")):
+            raise UserError(f"{folder}: found neither metrics.csv nor predictions-*.csv, expected the folder of a run")
+    if arguments.output and len(folders) < 2:
+        raise UserError("--output: found a single run, whose report is in its folder; expected two or more")
+
+    if len(folders) > 1:
+        from report.compare import write_comparison
+
+        page = arguments.output or arguments.folders[0].parent / "comparison.html"
+        try:
+            write_comparison(folders, page)
+        except OSError as error:
+            raise UserError(f"{page}: cannot be written ({error})") from None
+        logger.info(str(page))
+        return
 
     from report.build import make_report  # takes seconds to import, and is not needed for --help
 
+    folder = arguments.folders[0]
     make_report(folder)
     logger.info(str(folder / "report.html"))
 

@@ -3,10 +3,11 @@
 import base64
 import io
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -15,6 +16,8 @@ from utils.files import atomic_write
 from utils.logging import printable
 
 INCHES_PER_CHARACTER = 0.115
+SCALE = PowerNorm(0.5, 0, 1)  # one for all maps; square root, so that weights spread over many steps are not all black
+TICKS = (0, 0.05, 0.2, 0.5, 1)
 
 
 def _draw(axes, attention: AttentionMap, title: str) -> None:
@@ -24,7 +27,7 @@ def _draw(axes, attention: AttentionMap, title: str) -> None:
         aspect="auto",
         interpolation="nearest",
         cmap="magma",
-        vmin=0,
+        norm=SCALE,
         extent=(0, attention.seconds, U - 0.5, -0.5),
     )
     labels = [{" ": "␣"}.get(character, character) for character in attention.characters]
@@ -40,13 +43,21 @@ def _figure(panels: int, characters: int) -> tuple[Figure, Sequence]:
     return figure, figure.subplots(1, panels, squeeze=False)[0]
 
 
+def _finish(path: Path, figure: Figure, axes: Sequence, title: str) -> None:
+    """Adds the colour bar of all panels and the title, and writes the picture."""
+    bar = figure.colorbar(axes[0].images[0], ax=list(axes), fraction=0.03, pad=0.02, aspect=30, ticks=TICKS)
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label("attention weight", fontsize=8)
+    figure.suptitle(printable(title), fontsize=10, parse_math=False)
+    figure.savefig(path)
+
+
 def save_attention_maps(path: Path, maps: Sequence[AttentionMap], title: str) -> None:
     """Draws one panel per utterance, side by side, as PNG."""
     figure, axes = _figure(len(maps), max(len(attention.characters) for attention in maps))
     for panel, attention in zip(axes, maps, strict=True):
         _draw(panel, attention, attention.utterance)
-    figure.suptitle(printable(title), fontsize=10, parse_math=False)
-    figure.savefig(path)
+    _finish(path, figure, axes, title)
 
 
 def save_first_and_best(path: Path, first: AttentionMap, best: AttentionMap, titles: Sequence[str]) -> None:
@@ -54,8 +65,7 @@ def save_first_and_best(path: Path, first: AttentionMap, best: AttentionMap, tit
     figure, axes = _figure(2, len(best.characters))
     for panel, attention, title in zip(axes, (first, best), titles, strict=True):
         _draw(panel, attention, title)
-    figure.suptitle(printable(best.utterance), fontsize=10, parse_math=False)
-    figure.savefig(path)
+    _finish(path, figure, axes, best.utterance)
 
 
 def picture_of(folder: Path, epoch: int) -> Path:
@@ -63,7 +73,14 @@ def picture_of(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:03d}.png"
 
 
-def draw_epoch(folder: Path, epoch: int, maps: Sequence[AttentionMap], row: dict, is_best: bool) -> None:
+def first_and_best(folder: Path) -> Path:
+    """Path of the picture that `draw_epoch` draws of the first epoch and the best."""
+    return folder / "first-and-best.png"
+
+
+def draw_epoch(
+    folder: Path, epoch: int, maps: Sequence[AttentionMap], row: dict, is_best: bool, distances: Mapping[str, int]
+) -> None:
     """Draws the maps of one epoch, and of the first and the best epoch side by side.
 
     Args:
@@ -72,26 +89,29 @@ def draw_epoch(folder: Path, epoch: int, maps: Sequence[AttentionMap], row: dict
         maps: attention of the utterances that are drawn every epoch.
         row: metrics of the epoch.
         is_best: whether no epoch was better so far.
+        distances: of the utterances, each its own, in that epoch.
     """
     folder.mkdir(exist_ok=True)
     title = f"epoch {epoch}: distance {row['dev_distance']:.2f}, monotonicity {row['dev_monotonicity']:.2f}"
     save_attention_maps(picture_of(folder, epoch), maps, title)
     middle, first = maps[len(maps) // 2], folder / "first-epoch.npz"
+    own = distances[middle.utterance]
     if epoch == 1:
-        np.savez_compressed(first, weights=middle.weights, distance=row["dev_distance"])
+        np.savez_compressed(first, weights=middle.weights, own_distance=own)
     if is_best and first.exists():
         with np.load(first, allow_pickle=False) as kept:
             before = AttentionMap(middle.utterance, middle.characters, kept["weights"], middle.seconds)
-            distances = {1: float(kept["distance"]), epoch: row["dev_distance"]}
-            titles = [f"epoch {which}, distance {distances[which]:.2f}" for which in (1, epoch)]
-        save_first_and_best(folder / "first-and-best.png", before, middle, titles)
+            # Older versions kept the mean over dev instead.
+            then = f", distance {int(kept['own_distance'])}" if "own_distance" in kept else ""
+        titles = [f"epoch 1{then}", f"epoch {epoch}, distance {own}"]
+        save_first_and_best(first_and_best(folder), before, middle, titles)
 
 
 LEVELS = 64  # of grey: as many as the eye tells apart, and half the bytes of 256
 WIDEST = 500  # cells across that are kept; neighbours become one, the larger
 
 
-def keep_maps(folder: Path, epoch: int, maps: Sequence[AttentionMap]) -> None:
+def keep_maps(folder: Path, epoch: int, maps: Sequence[AttentionMap], distances: Mapping[str, int]) -> None:
     """Stores the maps of an epoch for the page: epoch-007.json, with a small grey PNG, in base64, for each."""
     folder.mkdir(exist_ok=True)
     kept = [
@@ -99,6 +119,7 @@ def keep_maps(folder: Path, epoch: int, maps: Sequence[AttentionMap]) -> None:
             "utterance": drawn.utterance,
             "characters": list(drawn.characters),
             "seconds": drawn.seconds,
+            "distance": distances[drawn.utterance],
             "png": base64.b64encode(_to_png(np.asarray(drawn.weights))).decode(),
         }
         for drawn in maps
@@ -122,7 +143,8 @@ def kept_maps(folder: Path, budget: int, always: Collection[int] = ()) -> dict:
     """The maps in `folder` of as many epochs as `budget` bytes have room for, evenly spread.
 
     always: epochs that are not left out.   Returns `{"utterances": [{"utterance", "characters", "seconds"}],
-    "epochs": [{"epoch", "png": [...]}], "of": epochs there are}`, of the utterances that were drawn last.
+    "epochs": [{"epoch", "png": [...], "distance": [...]}], "of": epochs there are}`, of the utterances that were drawn
+    last. A distance is that of the utterance in the epoch, or None where an older version has not kept it.
     """
     files = {int(path.stem.removeprefix("epoch-")): path for path in folder.glob("epoch-*.json")}
     epochs = sorted(files)
@@ -139,5 +161,6 @@ def kept_maps(folder: Path, budget: int, always: Collection[int] = ()) -> dict:
         described = [{key: drawn[key] for key in ("utterance", "characters", "seconds")} for drawn in maps]
         utterances = utterances or described
         if described == utterances:  # a resumed run may have another dev partition
-            kept.append({"epoch": epoch, "png": [drawn["png"] for drawn in maps]})
+            own = [drawn.get("distance") for drawn in maps]
+            kept.append({"epoch": epoch, "png": [drawn["png"] for drawn in maps], "distance": own})
     return {"utterances": utterances, "epochs": kept[::-1], "of": len(epochs)}

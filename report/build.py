@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import Levenshtein
 import pandas as pd
 import yaml
 
-from report.attention_maps import draw_epoch, keep_maps, kept_maps, picture_of
+from report.attention_maps import draw_epoch, first_and_best, keep_maps, kept_maps, picture_of
 from training.diagnosis import PATIENCE, diagnose
 from training.evaluate import Evaluation
 from training.schedules import ALIGNED
@@ -24,7 +25,7 @@ from utils.files import atomic_write, write_csv
 from utils.metrics import best_epoch, score
 
 PAGE = Path(__file__).parent / "page"
-SCRIPTS = ("base.js", "curves.js", "maps.js", "texts.js", "errors.js", "overview.js")
+SCRIPTS = ("base.js", "chart.js", "curves.js", "maps.js", "texts.js", "errors.js", "overview.js")
 MAP_BYTES = 6_000_000  # of attention maps; with all else the page stays below 10 MB
 ROWS = 3000  # utterances listed of a partition: those with the largest distance
 BEST_TEXTS = "dev-best.csv"
@@ -43,6 +44,11 @@ class RunReport:
         """Where the attention maps of an epoch are drawn."""
         return picture_of(self.folder / "attention", epoch)
 
+    @property
+    def first_and_best(self) -> Path:
+        """Where the first epoch's attention is drawn beside the best one's."""
+        return first_and_best(self.folder / "attention")
+
     def add_epoch(self, row: dict[str, Any], evaluation: Evaluation, is_best: bool) -> None:
         """Draws the attention maps of an epoch, keeps what the page shows of it, and writes the page.
 
@@ -53,9 +59,10 @@ class RunReport:
             evaluation: on dev, after that epoch.
             is_best: whether no epoch was better so far.
         """
-        draw_epoch(self.folder / "attention", row["epoch"], evaluation.maps, row, is_best)
+        distances = {predicted.id: predicted.distance for predicted in evaluation.predictions}
+        draw_epoch(self.folder / "attention", row["epoch"], evaluation.maps, row, is_best, distances)
         try:
-            keep_maps(self.folder / "attention", row["epoch"], evaluation.maps)
+            keep_maps(self.folder / "attention", row["epoch"], evaluation.maps, distances)
             if is_best:
                 write_csv(self.folder / BEST_TEXTS, COLUMNS, evaluation.predictions)
         except Exception as error:
@@ -96,15 +103,15 @@ def _in_a_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def fill_page(data: dict) -> str:
-    """The page with its style, its scripts and `data` in it; `data` stays JSON, nothing in it can become markup."""
+def fill_page(data: dict, page: str = "report.html", scripts: Sequence[str] = SCRIPTS) -> str:
+    """A page with its style, its scripts and `data` in it; `data` stays JSON, nothing in it can become markup."""
     text = json.dumps(_finite(data), ensure_ascii=True, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    read = {name: (PAGE / name).read_text(encoding="utf-8") for name in ("report.html", "report.css", *SCRIPTS)}
-    page = read["report.html"].replace("/* style */", read["report.css"])
-    page = page.replace("/* script */", "\n".join(read[name] for name in SCRIPTS))
-    return page.replace("/* data */", text)
+    read = {name: (PAGE / name).read_text(encoding="utf-8") for name in (page, "report.css", *scripts)}
+    filled = read[page].replace("/* style */", read["report.css"])
+    filled = filled.replace("/* script */", "\n".join(read[name] for name in scripts))
+    return filled.replace("/* data */", text)
 
 
 def _finite(value: object) -> object:
@@ -131,6 +138,12 @@ def gather(folder: Path) -> dict:
     if (folder / BEST_TEXTS).exists():
         dev = settings.get("data", {}).get("dev", "dev")
         splits.append(_split(folder / BEST_TEXTS, f"{dev}, greedy, epoch {best}"))
+    maps = kept_maps(folder / "attention", MAP_BYTES, [best] if best else [])
+    if (folder / BEST_TEXTS).exists():
+        own = {name: distance for name, distance, *_ in splits[-1]["rows"]}
+        for kept in maps["epochs"]:
+            if kept["epoch"] == best and None in kept["distance"]:  # kept by an older version
+                kept["distance"] = [own.get(one["utterance"]) for one in maps["utterances"]]
     spelling = rows[-1]["epoch"] - training.get("ctc_epochs", 0) if rows else 0
     return {
         "name": folder.resolve().name,
@@ -138,8 +151,9 @@ def gather(folder: Path) -> dict:
         "rows": rows,
         "best": best,
         "aligned": ALIGNED,
+        "losses": why_train_loss_is_higher(rows, settings),
         "warnings": diagnose(rows[-1], rows[-1]["epoch"]) if spelling >= PATIENCE else [],
-        "maps": kept_maps(folder / "attention", MAP_BYTES, [best] if best else []),
+        "maps": maps,
         "splits": splits,
         "settings": settings,
         "environment": environment,
@@ -192,8 +206,77 @@ def _split(path: Path, name: str) -> dict:
 
 
 def differences(reference: str, hypothesis: str) -> list:
-    """Both texts aligned: what they share as strings, where they differ as pairs `[reference, hypothesis]`."""
+    """Both texts aligned by word: what they share as strings, where they differ as pairs `[reference, hypothesis]`.
+
+    A pair is one word and what was heard for it, or more where spaces were missed or made up.
+    """
+    parts: list = []
+    i = j = 0
+    for space, other in [*_shared_spaces(reference, hypothesis), (len(reference), len(hypothesis))]:
+        parts += _of_words(reference[i:space], hypothesis[j:other])
+        parts.append(reference[space : space + 1])
+        i, j = space + 1, other + 1
+    joined: list = []
+    for part in filter(None, parts):
+        if isinstance(part, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += part
+        else:
+            joined.append(part)
+    return joined
+
+
+def _shared_spaces(reference: str, hypothesis: str) -> list[tuple[int, int]]:
+    """Positions in both texts of the spaces that the alignment of their characters puts onto each other."""
     return [
-        reference[i:to] if kind == "equal" else [reference[i:to], hypothesis[j:end]]
-        for kind, i, to, j, end in Levenshtein.opcodes(reference, hypothesis)
+        (i + k, j + k)
+        for kind, i, to, j, _ in Levenshtein.opcodes(reference, hypothesis)
+        if kind == "equal"
+        for k in range(to - i)
+        if reference[i + k] == " "
     ]
+
+
+def _of_words(said: str, heard: str) -> list:
+    """`differences` of texts in which no space is shared: whole words that both begin or end with, and the rest."""
+    words, others = said.split(" "), heard.split(" ")
+    first = _shared(words, others)
+    last = _shared(words[first:][::-1], others[first:][::-1])
+    opening, closing = " ".join(words[:first]), " ".join(words[len(words) - last :])
+    rest = [text[len(opening) : len(text) - len(closing)] for text in (said, heard)]
+    return [opening, rest if any(rest) else "", closing]
+
+
+def _shared(some: Sequence[str], others: Sequence[str]) -> int:
+    """How many words two lists begin with alike."""
+    return next((k for k, (a, b) in enumerate(zip(some, others, strict=False)) if a != b), min(len(some), len(others)))
+
+
+# ----------------------------------------------------------------------------------------------------------- sentences
+
+
+def why_train_loss_is_higher(rows: Sequence[dict], settings: dict) -> str:
+    """A sentence on a training loss above dev loss, with what makes it so; empty if it is not above."""
+    last = rows[-1] if rows else {}
+    if not last.get("train_loss", 0) > last.get("dev_loss", math.inf):
+        return ""
+    training, augment = settings.get("training", {}), settings.get("augment", {})
+    model = settings.get("model", {})
+    smoothing, ctc = training.get("label_smoothing"), training.get("ctc_weight")
+    masked = last["epoch"] >= augment.get("from_epoch", math.inf) and (
+        augment.get("frequency_masks") or augment.get("time_masks")
+    )
+    augmented = [word for word, on in (("speed", augment.get("speed")), ("masks", masked)) if on]
+    dropout = any(model.get(part, {}).get("dropout") for part in ("listener", "speller"))
+    reasons = [
+        f"label smoothing ({smoothing:g})" if smoothing else "",
+        f"a share of {ctc:g} of the CTC loss" if ctc else "",
+        f"augmented speech ({', '.join(augmented)})" if augmented else "",
+        "dropout" if dropout else "",
+    ]
+    named = [reason for reason in reasons if reason]
+    if not named:
+        return ""
+    return (
+        f"Training loss lies above dev loss here, and that is no fault: it is measured with {', '.join(named)}, and "
+        "while the weights still change; dev loss is the Speller's alone, on clean speech, with averaged weights."
+    )

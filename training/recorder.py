@@ -28,6 +28,9 @@ class Report(Protocol):
 
     def picture(self, epoch: int) -> Path: ...
 
+    @property
+    def first_and_best(self) -> Path: ...
+
 
 class Recorder:
     """Writes what people look at. Only rank 0 does; on other ranks every call does nothing.
@@ -66,7 +69,8 @@ class Recorder:
         with atomic_write(self.folder / "metrics.csv") as temporary:
             pd.DataFrame(history).to_csv(temporary, index=False, float_format="%.6g")
         self.report.add_epoch(history[-1], evaluation, best is history[-1])
-        self.tracker.log(history, best, self.report.picture, evaluation.predictions[:LISTED])
+        pair = self.report.first_and_best if best is history[-1] else None
+        self.tracker.log(history, best, self.report.picture, evaluation.predictions[:LISTED], pair)
 
     def announce(self, row: dict[str, Any], is_best: bool) -> None:
         """Logs an epoch that is recorded and saved, and, every few epochs, what is wrong with the run."""

@@ -143,6 +143,7 @@ class WandbTracker:
         best: dict,
         picture: Callable[[int], Path] | None = None,
         predictions: Sequence[tuple[str, str, str, int]] = (),
+        first_and_best: Path | None = None,
     ) -> None:
         """Logs the epochs that the wandb run does not have yet: the last one, and those that a killed run lost.
 
@@ -151,6 +152,7 @@ class WandbTracker:
             best: the row of the best epoch.
             picture: path of an epoch's attention maps.
             predictions: of the last epoch.
+            first_and_best: picture of the first epoch's attention beside the last one's, if that is the best.
         """
         if self.run is None:
             return
@@ -164,6 +166,8 @@ class WandbTracker:
                     # The same key at every step: wandb shows one picture and a slider through the steps.
                     caption = f"epoch {epoch}, distance {row['dev_distance']:.2f}"
                     values["attention"] = self.wandb.Image(str(picture(epoch)), caption=caption)
+                if first_and_best is not None and first_and_best.exists() and row is history[-1]:
+                    values["attention_first_and_best"] = self.wandb.Image(str(first_and_best))
                 if predictions and row is history[-1]:
                     columns = ["id", "reference", "hypothesis", "distance"]
                     values["predictions"] = self.wandb.Table(columns=columns, data=[list(row) for row in predictions])

@@ -6,7 +6,8 @@ const STOPS = {
 const ROW_WITH_LETTER = 9, TALLEST = 560, LOWEST = 150;
 const MAPS = DATA.maps.epochs, UTTERANCES = DATA.maps.utterances;
 const greys = new Map();
-let currentMap = MAPS.length - 1, playing = null;
+const BEST_MAP = MAPS.findIndex((one) => one.epoch === DATA.best);
+let currentMap = BEST_MAP >= 0 ? BEST_MAP : MAPS.length - 1, playing = null;
 
 function palette() {
   const stops = STOPS[darkness.matches ? "dark" : "light"];
@@ -30,10 +31,11 @@ async function read(png) {
   return greys.get(png);
 }
 
-const views = UTTERANCES.map((utterance, place) => {
-  const canvas = el("canvas", { class: "weights" }), frame = svg("svg", {});
-  const caption = el("h3", {}, utterance.utterance, el("small", {}, `${number(Math.round(utterance.seconds * 10) / 10)} s`));
-  $("maps").append(el("div", { class: "card" }, caption, el("div", { class: "map" }, frame, canvas)));
+// A card with the map of an utterance; `head` is its title in an epoch, `wanted` whether that epoch is still to be shown.
+function makeView(host, place, head, wanted = () => true) {
+  const utterance = UTTERANCES[place];
+  const canvas = el("canvas", { class: "weights" }), frame = svg("svg", {}), caption = el("h3", {});
+  host.append(el("div", { class: "card" }, caption, el("div", { class: "map" }, frame, canvas)));
   const U = utterance.characters.length;
   const text = utterance.characters.map((one) => (one === "<eos>" ? "⏎" : one));
   let grid = null;
@@ -63,8 +65,10 @@ const views = UTTERANCES.map((utterance, place) => {
     Object.assign(canvas.style, { left: `${left}px`, top: "0", width: `${width - 4 - left}px`, height: `${height}px` });
   }
   async function show(index) {
+    const [title, detail] = head(utterance, MAPS[index], MAPS[index].distance[place]);
+    caption.replaceChildren(title, el("small", {}, detail));
     const weights = await read(MAPS[index].png[place]).catch(() => null);
-    if (index !== currentMap || !weights) return;
+    if (!wanted(index) || !weights) return;
     grid = weights;
     canvas.width = grid.width;
     canvas.height = grid.height;
@@ -83,7 +87,24 @@ const views = UTTERANCES.map((utterance, place) => {
       `at ${number(((s + 0.5) / grid.width) * utterance.seconds)} s: weight ${((grid.grey[s + u * grid.width] / 255) ** 2).toFixed(2)}`);
   });
   return { layout, show };
-});
+}
+const secondsOf = (utterance) => `${number(Math.round(utterance.seconds * 10) / 10)} s`;
+const distanceOf = (distance) => (distance === null ? "" : `distance ${number(distance)}`);
+const joined = (...parts) => parts.filter(Boolean).join(" · ");
+
+const views = UTTERANCES.map((_, place) => makeView($("maps"), place,
+  (utterance, map, distance) => [utterance.utterance, joined(distanceOf(distance), secondsOf(utterance))],
+  (index) => index === currentMap));
+
+// One utterance after the first epoch that was kept and after the best one.
+const ENDS = [...new Set([0, BEST_MAP])].filter((index) => MAPS[index]);
+let pair = [];
+function makePair(place) {
+  $("pair").replaceChildren();
+  const head = (utterance, map, distance) => [`epoch ${map.epoch}${map.epoch === DATA.best ? " (best)" : ""}`, distanceOf(distance)];
+  pair = ENDS.map((index) => ({ index, ...makeView($("pair"), place, head) }));
+}
+function drawPair() { pair.forEach((view) => { view.layout(); view.show(view.index); }); }
 
 function showMaps(epoch, exactly = false) {
   let index = epoch;
@@ -94,9 +115,9 @@ function showMaps(epoch, exactly = false) {
   if (!MAPS[index]) return;
   currentMap = index;
   $("epoch").value = index;
-  const row = DATA.rows.find((one) => one.epoch === MAPS[index].epoch) || {};
+  const row = DATA.rows.find((one) => one.epoch === MAPS[index].epoch);
   const measured = [["distance", "dev_distance"], ["monotonicity", "dev_monotonicity"], ["coverage", "dev_coverage"], ["sharpness", "dev_sharpness"]]
-    .filter(([, key]) => key in row).map(([label, key]) => `${label} ${number(Math.round(row[key] * 100) / 100)}`);
+    .filter(([, key]) => valueOf(row, key) !== null).map(([label, key]) => `${label} ${number(Math.round(row[key] * 100) / 100)}`);
   const title = `epoch ${MAPS[index].epoch}${MAPS[index].epoch === DATA.best ? " (best)" : ""}`;
   $("epoch-label").textContent = [title, ...measured].join(" · ");
   views.forEach((view) => view.show(index));
@@ -115,12 +136,21 @@ if (MAPS.length) {
   $("epoch").max = MAPS.length - 1;
   $("epoch").addEventListener("input", () => { if (playing) play(); showMaps(Number($("epoch").value), true); });
   $("play").addEventListener("click", play);
+  if (ENDS.length > 1) {
+    const middle = UTTERANCES.length >> 1;
+    const choice = el("select", { id: "pair-of" }, UTTERANCES.map((one, place) => el("option", { value: place }, one.utterance)));
+    choice.selectedIndex = middle;
+    choice.addEventListener("change", () => { makePair(choice.selectedIndex); drawPair(); });
+    $("pair").before(el("div", { class: "controls" }, el("label", {}, `Epoch ${MAPS[0].epoch} beside the best: `, choice)));
+    makePair(middle);
+  } else $("pair").hidden = true;
   if (MAPS.length < DATA.maps.of) $("attention").querySelector(".note").append(` Here are ${MAPS.length} of ${DATA.maps.of} epochs.`);
   drawn(() => {
     views.forEach((view) => view.layout());
     const context = $("scale").getContext("2d"), colours = palette(), image = context.createImageData(256, 1);
     for (let i = 0; i < 256; i++) image.data.set([...colours[Math.round(255 * Math.sqrt(i / 255))], 255], 4 * i);
     context.putImageData(image, 0, 0);
+    drawPair();
     showMaps(currentMap, true);
   });
 } else $("attention").hidden = true;

@@ -9,10 +9,8 @@ const TABLE_COLUMNS = [
 const texts = { split: DATA.splits[0], sort: "distance", down: true, count: BATCH };
 
 function marked(segments) {
-  return segments.map((segment) => typeof segment === "string" ? segment : [
-    segment[0] ? el("del", {}, segment[0]) : null,
-    segment[1] ? el("ins", {}, segment[1]) : null,
-  ]).flat();
+  return segments.map((segment) => typeof segment === "string" ? segment : el("span", { class: "differs" },
+    el("del", {}, segment[0].trim() || "∅"), el("ins", {}, segment[1].trim() || "∅")));
 }
 const plain = (segments, side) => segments.map((segment) => (typeof segment === "string" ? segment : segment[side])).join("");
 

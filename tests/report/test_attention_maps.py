@@ -54,7 +54,7 @@ def test_the_first_epoch_stands_beside_the_best_so_far(tmp_path, monkeypatch):
     def draw(epoch, weight, is_best):
         maps = [make_map(np.full((6, 6), share)) for share in (0.0, weight, 1.0)]
         row = {"dev_distance": 40 / epoch, "dev_monotonicity": 0.5}
-        draw_epoch(tmp_path / "attention", epoch, maps, row, is_best)
+        draw_epoch(tmp_path / "attention", epoch, maps, row, is_best, {"dev-1": 9 - epoch})
 
     draw(1, 0.1, True)
     draw(2, 0.2, False)
@@ -63,9 +63,27 @@ def test_the_first_epoch_stands_beside_the_best_so_far(tmp_path, monkeypatch):
     path, first, best, titles = pairs[-1]
     assert path.parent == tmp_path / "attention"
     assert [float(drawn.weights[0, 0]) for drawn in (first, best)] == [0.1, 0.3]
-    assert titles == ["epoch 1, distance 40.00", "epoch 3, distance 13.33"]
+    assert titles == ["epoch 1, distance 8", "epoch 3, distance 6"]  # the utterance's own, not the mean
     names = {path.name for path in (tmp_path / "attention").iterdir()}
     assert names == {"first-epoch.npz", "epoch-001.png", "epoch-002.png", "epoch-003.png"}
+    np.savez(tmp_path / "attention" / "first-epoch.npz", weights=first.weights, distance=40.0)  # an older version's
+    draw(4, 0.4, True)
+    assert pairs[-1][-1] == ["epoch 1", "epoch 4, distance 5"]
+
+
+def test_all_pictures_have_one_colour_scale_from_0_to_1(tmp_path, monkeypatch):
+    """A flat map is dark beside a sharp one, whatever the largest weight in it is; a bar shows the scale."""
+    figures = []
+    monkeypatch.setattr(attention_maps.Figure, "savefig", lambda figure, path: figures.append(figure))
+    flat, sharp = make_map(np.full((6, 6), 1 / 6)), make_map(np.eye(6))
+    save_first_and_best(tmp_path / "pair.png", flat, sharp, ("epoch 1, distance 5", "epoch 9, distance 0"))
+    save_attention_maps(tmp_path / "maps.png", [flat], "epoch 1")
+    for figure, panels in zip(figures, (2, 1), strict=True):
+        *axes, bar = figure.axes
+        assert [(image.norm.vmin, image.norm.vmax) for one in axes for image in one.images] == [(0, 1)] * panels
+        assert bar.get_ylim() == (0, 1)
+        assert bar.get_ylabel() == "attention weight"
+    assert [one.get_title() for one in figures[0].axes[:2]] == ["epoch 1, distance 5", "epoch 9, distance 0"]
 
 
 # ----------------------------------------------------------------------------------------------------- kept for a page
@@ -79,9 +97,10 @@ def grey(folder, epoch):
 
 def test_a_kept_map_is_grey_as_the_square_root_of_its_weights(tmp_path):
     weights = np.array([[0.0, 1.0, 0.25, 0.01], [1.5, 0.5, 0.0, 0.0]])
-    keep_maps(tmp_path, 7, [AttentionMap("dev-1", ["A", "<eos>"], weights, 1.2)])
+    keep_maps(tmp_path, 7, [AttentionMap("dev-1", ["A", "<eos>"], weights, 1.2)], {"dev-1": 3})
     kept, picture = grey(tmp_path, 7)
-    assert {key: kept[key] for key in ("utterance", "characters", "seconds")} == {
+    assert {key: value for key, value in kept.items() if key != "png"} == {
+        "distance": 3,
         "utterance": "dev-1",
         "characters": ["A", "<eos>"],
         "seconds": 1.2,
@@ -92,7 +111,7 @@ def test_a_kept_map_is_grey_as_the_square_root_of_its_weights(tmp_path):
 def test_a_long_kept_map_is_narrowed_to_the_largest_of_neighbours(tmp_path):
     weights = np.zeros((2, 1201))
     weights[0, 601], weights[1, 1200] = 1.0, 1.0
-    keep_maps(tmp_path, 1, [AttentionMap("dev-1", ["A", "<eos>"], weights, 12.0)])
+    keep_maps(tmp_path, 1, [AttentionMap("dev-1", ["A", "<eos>"], weights, 12.0)], {"dev-1": 3})
     _, picture = grey(tmp_path, 1)
     assert picture.shape == (2, 401)
     assert [row.nonzero()[0].tolist() for row in picture] == [[200], [400]]
@@ -103,7 +122,7 @@ def test_epochs_of_maps_are_thinned_to_a_budget_and_the_best_stays(tmp_path):
     generator = np.random.default_rng(0)
     for epoch in range(1, 31):
         weights = generator.dirichlet(np.ones(200), size=50)
-        keep_maps(tmp_path, epoch, [AttentionMap("u", ["A"] * 49 + ["<eos>"], weights, 8.0)])
+        keep_maps(tmp_path, epoch, [AttentionMap("u", ["A"] * 49 + ["<eos>"], weights, 8.0)], {"u": 0})
     size = (tmp_path / "epoch-001.json").stat().st_size
     assert len(kept_maps(tmp_path, 31 * size)["epochs"]) == 30
     kept = kept_maps(tmp_path, 9 * size, always=[14])
@@ -116,8 +135,8 @@ def test_epochs_of_maps_are_thinned_to_a_budget_and_the_best_stays(tmp_path):
 
 
 def test_maps_of_another_dev_partition_are_left_out(tmp_path):
-    keep_maps(tmp_path, 1, [AttentionMap("other", ["A"], np.ones((1, 4)), 1.0)])
-    keep_maps(tmp_path, 2, [AttentionMap("u", ["A"], np.ones((1, 4)), 1.0)])
+    keep_maps(tmp_path, 1, [AttentionMap("other", ["A"], np.ones((1, 4)), 1.0)], {"other": 4})
+    keep_maps(tmp_path, 2, [AttentionMap("u", ["A"], np.ones((1, 4)), 1.0)], {"u": 4})
     kept = kept_maps(tmp_path, 10**6)
     assert kept["utterances"] == [{"utterance": "u", "characters": ["A"], "seconds": 1.0}]
-    assert [one["epoch"] for one in kept["epochs"]] == [2]
+    assert [(one["epoch"], one["distance"]) for one in kept["epochs"]] == [(2, [4])]

@@ -1,5 +1,6 @@
 """report.html: what it is made of. tests/report/test_page.py opens it in a browser."""
 
+import itertools
 import json
 import re
 import shutil
@@ -11,7 +12,7 @@ import pytest
 
 from report import build
 from report.attention_maps import keep_maps
-from report.build import RunReport, differences, fill_page, write_report
+from report.build import RunReport, differences, fill_page, why_train_loss_is_higher, write_report
 from training.evaluate import AttentionMap, Evaluation, Prediction
 from utils.files import temporary_name
 
@@ -21,7 +22,8 @@ HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.ha
 def draw_maps(sharp: float, length: int = 12) -> list[AttentionMap]:
     """A diagonal in a grey of `1 - sharp`."""
     weights = sharp * np.eye(length + 1) + (1 - sharp) / (length + 1)
-    return [AttentionMap(f"dev-{n}{HOSTILE}", [*"GO ON AND ON"[:length], "<eos>"], weights, 1.2) for n in range(3)]
+    names = [name for name, *_ in PREDICTIONS[:3]]
+    return [AttentionMap(name, [*"GO ON AND ON"[:length], "<eos>"], weights, 1.2) for name in names]
 
 
 def make_row(epoch: int) -> dict:
@@ -84,15 +86,76 @@ def test_what_it_holds(run_folder):
     test = names["test"]
     assert test["score"]["distance"] == pytest.approx(4 / 3)
     assert sorted(test["confused"]) == [[" ", "", 1], ["A", "", 1], ["B", "C", 1], ["B", "P", 1]]
-    assert test["rows"][0][3] == ["A ", ["B", "P"], "EE AND", [" A", ""], " DEAD CAD"]
+    assert test["rows"][0][3] == ["A ", ["BEE", "PEE"], " AND", [" A", ""], " DEAD CAD"]
+    assert [one["distance"] for one in data["maps"]["epochs"]] == [[0, 3, 1]] * 4
     assert data["environment"]["torch"] == "2.11.0"
 
 
 def test_differences_put_both_texts_together_again():
-    for reference, hypothesis in [("", ""), ("ABC", ""), ("", "ABC"), ("A BEE", "BEE A"), ("ON AND ON", "ON AN DON")]:
+    texts = ["", "ABC", "A BEE", "BEE A", "ON AND ON", "ON AN DON", "  A", "A  A ", " ", "AND A ON", "ON AND"]
+    for reference, hypothesis in itertools.product(texts, texts):
         parts = differences(reference, hypothesis)
         assert "".join(part if isinstance(part, str) else part[0] for part in parts) == reference
         assert "".join(part if isinstance(part, str) else part[1] for part in parts) == hypothesis
+
+
+def test_differences_are_whole_words():
+    said, heard = "AT QUINN ENGINEER'S VALLEY TODAY", "AT QUINE GENR'S VIOALLINEY DAY"
+    parts = differences(said, heard)
+    assert parts == [
+        *("AT ", ["QUINN", "QUINE"], " ", ["ENGINEER'S", "GENR'S"]),
+        *(" ", ["VALLEY", "VIOALLINEY"], " ", ["TODAY", "DAY"]),
+    ]
+    assert differences("GO ON AND ON", "GO ONAND ON") == ["GO ", ["ON AND", "ONAND"], " ON"]  # a space was missed
+    assert differences("GO ON", "GO UP ON") == ["GO ", ["", "UP "], "ON"]
+
+
+@pytest.mark.parametrize(
+    ("row", "settings", "words"),
+    [
+        ({"train_loss": 0.9, "dev_loss": 0.3}, {"training": {"label_smoothing": 0.1}}, ["label smoothing (0.1)"]),
+        (
+            {"train_loss": 0.9, "dev_loss": 0.3},
+            {"training": {"ctc_weight": 0.3}, "augment": {"speed": 0.1}, "model": {"speller": {"dropout": 0.3}}},
+            ["a share of 0.3 of the CTC loss, augmented speech (speed), dropout"],
+        ),
+        (
+            {"train_loss": 0.9, "dev_loss": 0.3},
+            {"augment": {"speed": 0.0, "from_epoch": 4, "time_masks": 2}},
+            ["augmented speech (masks)"],
+        ),
+        ({"train_loss": 0.9, "dev_loss": 0.3}, {"training": {"label_smoothing": 0}}, []),  # nothing explains it
+        ({"train_loss": 0.9, "dev_loss": 0.3}, {"augment": {"from_epoch": 9, "time_masks": 2}}, []),
+        ({"train_loss": 0.2, "dev_loss": 0.3}, {"training": {"label_smoothing": 0.1}}, []),
+        ({"dev_loss": 0.3}, {"training": {"label_smoothing": 0.1}}, []),
+    ],
+)
+def test_a_training_loss_above_dev_loss_is_explained(row, settings, words):
+    said = why_train_loss_is_higher([{"epoch": 4, **row}], settings)
+    assert bool(said) == bool(words)
+    assert all(word in said for word in words)
+
+
+def test_numbers_that_are_not_finite_are_missing(tmp_path):
+    rows = [make_row(1), make_row(2), make_row(3)]
+    rows[1] |= {"gradient_norm": float("inf"), "train_loss": float("nan")}
+    pd.DataFrame(rows).to_csv(tmp_path / "metrics.csv", index=False)
+    assert write_report(tmp_path)
+    row = read_data(tmp_path)["rows"][1]
+    assert row["gradient_norm"] is None
+    assert "train_loss" not in row
+
+
+def test_an_older_run_has_the_distance_of_its_best_map_from_the_table(run_folder, tmp_path):
+    folder = shutil.copytree(run_folder, tmp_path / "older")
+    for path in (folder / "attention").glob("epoch-*.json"):
+        kept = json.loads(path.read_text())
+        for one in kept["maps"]:
+            del one["distance"]
+        path.write_text(json.dumps(kept))
+    assert write_report(folder)
+    distances = [one["distance"] for one in read_data(folder)["maps"]["epochs"]]
+    assert distances == [[None] * 3] * 3 + [[0, 3, 1]]
 
 
 def test_nothing_in_the_data_becomes_markup():
@@ -117,7 +180,7 @@ def test_two_hundred_epochs_of_a_large_dev_partition_stay_below_10_mb(tmp_path):
         AttentionMap(f"u{n}", ["A"] * 249 + ["<eos>"], generator.dirichlet(np.ones(400), 250), 16) for n in range(3)
     ]
     (tmp_path / "attention").mkdir()
-    keep_maps(tmp_path / "attention", 1, maps)
+    keep_maps(tmp_path / "attention", 1, maps, dict.fromkeys(["u0", "u1", "u2"], 3))
     for epoch in range(2, 201):
         shutil.copy(tmp_path / "attention" / "epoch-001.json", tmp_path / "attention" / f"epoch-{epoch:03d}.json")
     pd.DataFrame([make_row(epoch) for epoch in range(1, 201)]).to_csv(tmp_path / "metrics.csv", index=False)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from report.build import COLUMNS, write_report
-from tests.report.test_build import HOSTILE, PREDICTIONS, make_run
+from tests.report.test_build import HOSTILE, PREDICTIONS, make_row, make_run
 
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
@@ -98,10 +98,52 @@ def test_the_slider_moves_the_maps(page):
     assert temporary == 3 * 255
 
 
+def test_the_first_epoch_stands_beside_the_best(page):
+    """Of one utterance, on the scale of all maps, each titled with its own distance."""
+    heads = [head.text.split("\n") for head in find(page, "#pair h3")]
+    assert heads == [["epoch 1", "distance 3"], ["epoch 4 (best)", "distance 3"]]
+    both = "return [...document.querySelectorAll('#pair canvas')].map(c => c.toDataURL())"
+    wait_for(lambda: len(set(page.execute_script(both))) == 2)
+    before = page.execute_script(both)
+    find(page, "#epoch")[0].send_keys("\ue012")  # the slider moves the maps below alone
+    assert page.execute_script(both) == before
+    select = "document.getElementById('pair-of')"
+    page.execute_script(f"{select}.selectedIndex = 0; {select}.dispatchEvent(new Event('change'))")
+    assert [head.text.split("\n")[1] for head in find(page, "#pair h3")] == ["distance 0", "distance 0"]
+    wait_for(lambda: len(set(page.execute_script(both))) == 2)
+
+
+def test_the_slider_begins_at_the_best_epoch(page, run_folder, tmp_path):
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    rows = pd.read_csv(folder / "metrics.csv")
+    rows.loc[rows["epoch"] == 2, "dev_distance"] = 1.5
+    rows.loc[rows["epoch"] == 3, "gradient_norm"] = float("inf")
+    rows.to_csv(folder / "metrics.csv", index=False)
+    assert write_report(folder)
+    page.get((folder / "report.html").as_uri())
+    assert find(page, "#epoch-label")[0].text.startswith("epoch 2 (best) · distance 1.5")
+    page.get_log("performance")
+
+
 def test_playing_goes_through_all_epochs(page):
     find(page, "#play")[0].click()
     assert find(page, "#epoch-label")[0].text.startswith("epoch 1 ")
     wait_for(lambda: find(page, "#epoch-label")[0].text.startswith("epoch 4 "))
+
+
+def test_a_number_that_is_not_finite_is_a_gap(browser, tmp_path):
+    """Not a zero; what stands alone between gaps is a dot."""
+    rows = [make_row(epoch) | {"gradient_norm": 5.0 + epoch} for epoch in range(1, 8)]
+    rows[2]["gradient_norm"] = rows[4]["gradient_norm"] = float("inf")
+    pd.DataFrame(rows).to_csv(tmp_path / "metrics.csv", index=False)
+    assert write_report(tmp_path)
+    look(browser, 1200, "light")
+    browser.get((tmp_path / "report.html").as_uri())
+    (path,) = find(browser, "svg[aria-label^='Gradient norm'] path.line")
+    assert path.get_attribute("d").count("M") == 3
+    assert len(find(browser, "svg[aria-label^='Gradient norm'] circle[r='2.2']")) == 1
+    ticks = find(browser, "svg[aria-label^='Gradient norm'] text[text-anchor=end]")
+    assert min(float(tick.text) for tick in ticks if tick.text.replace(".", "").isdigit()) > 4
 
 
 def test_curves_are_drawn_to_the_width_that_they_have(page):
@@ -123,6 +165,9 @@ def test_a_curve_tells_its_values_and_leads_to_the_map(page):
     assert "train 3" in find(page, "#curves .legend")[0].text  # the other panels tell the same epoch
     ActionChains(page).click().perform()
     assert find(page, "#epoch-label")[0].text.startswith("epoch 1 ")
+    in_view = "const box = document.getElementById('maps').getBoundingClientRect(); return [box.top, innerHeight]"
+    top, height = page.execute_script(in_view)
+    assert 0 <= top < height / 2
     ActionChains(page).move_to_element(find(page, "h2")[0]).perform()
     assert not find(page, "#tip")[0].is_displayed()
     assert "train 0.75" in find(page, "#curves .legend")[0].text
@@ -145,9 +190,12 @@ def test_the_table_sorts_searches_and_marks_what_differs(page):
     assert head(1).get_attribute("aria-sort") == "ascending"
     head(4).find_element("tag name", "button").click()
     assert column(4) == ["dev-0", "dev-1", f"dev-2{HOSTILE}"]
-    marked = [(one.tag_name, one.text) for one in find(page, "#table tbody tr:nth-child(2) :is(del, ins)")]
-    assert marked[:2] == [("del", "B"), ("ins", "P")]
-    assert find(page, "#table tbody tr:nth-child(3) td.text")[0].text == f"ABC{HOSTILE}"
+    marked = find(page, "#table tbody tr:nth-child(2) :is(del, ins)")
+    assert [(one.tag_name, one.text) for one in marked] == [("del", "BEE"), ("ins", "PEE"), ("del", "A"), ("ins", "∅")]
+    said, heard = (one.rect for one in marked[:2])
+    assert said["y"] + said["height"] <= heard["y"] + 1  # above
+    assert abs(said["x"] - heard["x"]) <= 1
+    assert HOSTILE.split(" ")[-1] in find(page, "#table tbody tr:nth-child(3) td.text")[0].text
     find(page, "#search")[0].send_keys("dead")
     assert column(4) == ["dev-1"]
     find(page, "#search")[0].clear()

@@ -43,8 +43,10 @@ class Notes:
         assert (self.folder / "metrics.csv").exists()  # the page shows it
         self.calls.append(("add_epoch", row["epoch"], is_best))
 
-    def log(self, history, best, picture, predictions) -> None:
-        self.calls.append(("log", len(history), best["epoch"], picture(7).name, len(predictions)))
+    first_and_best = Path("pair.png")
+
+    def log(self, history, best, picture, predictions, pair) -> None:
+        self.calls.append(("log", len(history), best["epoch"], picture(7).name, len(predictions), pair and pair.name))
 
     def log_model(self, path, best) -> None:
         self.calls.append(("log_model", path.name, best["epoch"]))
@@ -72,8 +74,8 @@ def test_an_epoch_is_recorded_everywhere(tmp_path):
     assert metrics["new"].isna().tolist() == [True, False]
     assert notes.calls == [
         ("start",),
-        *(("add_epoch", 1, True), ("log", 1, 1, "7.png", LISTED)),
-        *(("add_epoch", 2, False), ("log", 2, 1, "7.png", LISTED)),
+        *(("add_epoch", 1, True), ("log", 1, 1, "7.png", LISTED, "pair.png")),
+        *(("add_epoch", 2, False), ("log", 2, 1, "7.png", LISTED, None)),
         *(("log_model", "best.pt", 1), ("finish",)),
     ]
 

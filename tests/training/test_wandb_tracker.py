@@ -116,7 +116,8 @@ def test_without_a_login_auto_works_offline(tmp_path, caplog):
     for epoch in (1, 2, 3):
         attention = AttentionMap("u", ["A", "<eos>"], np.eye(2), 0.5)
         save_attention_maps(picture_of(tmp_path, epoch), [attention], "title")
-        log(tracker, history(3, 1, 2)[:epoch], partial(picture_of, tmp_path), PREDICTIONS)
+        pair = picture_of(tmp_path, epoch) if epoch < 3 else None
+        log(tracker, history(3, 1, 2)[:epoch], partial(picture_of, tmp_path), PREDICTIONS, pair)
     finish(tracker)
     assert len(project_messages(caplog)) == 1
 
@@ -140,6 +141,10 @@ def test_without_a_login_auto_works_offline(tmp_path, caplog):
             f"epoch {row['epoch']}, distance {distance:.2f}",
         )
         assert (media / row["attention.path"]).read_bytes() == picture_of(tmp_path, row["epoch"]).read_bytes()
+        beside = "attention_first_and_best.path"
+        assert (beside in row) == (row["epoch"] < 3)
+        if beside in row:
+            assert (media / row[beside]).read_bytes() == picture_of(tmp_path, row["epoch"]).read_bytes()
         table = json.loads((media / row["predictions.path"]).read_text())
         assert table["columns"] == ["id", "reference", "hypothesis", "distance"]
         assert table["data"] == [["u", "A", "B", 1]]
