@@ -33,6 +33,24 @@ def test_redrawn_from_what_is_in_the_folder(run_folder, monkeypatch, capsys):
     assert len(gather(run_folder)["splits"]) == 2
 
 
+def test_several_runs_are_one_page_beside_the_first(run_folder, monkeypatch, capsys, tmp_path):
+    other = shutil.copytree(run_folder, tmp_path / "deep" / "other")
+    for more, page in (([], tmp_path / "comparison.html"), (["--output", "mine.html"], Path("mine.html"))):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["report", str(run_folder), str(other), *more])
+        run_command(main)
+        assert capsys.readouterr().out.strip() == str(page)
+        assert page.stat().st_size
+    for wrong, words in (
+        ([str(run_folder), str(tmp_path)], "found neither metrics"),
+        ([str(run_folder), str(other), "--output", "no/folder/x.html"], "x.html: cannot be written"),
+        ([str(run_folder), "--output", "x.html"], "--output: found a single run"),
+    ):
+        monkeypatch.setattr("sys.argv", ["report", *wrong])
+        with pytest.raises(UserError, match=words):
+            main()
+
+
 def test_a_folder_that_is_no_run_is_one_message(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path)])
     with pytest.raises(UserError, match=r"found neither metrics\.csv nor predictions"):
