@@ -34,8 +34,8 @@ def main() -> None:
         page = arguments.output or arguments.folders[0].parent / "comparison.html"
         try:
             write_comparison(folders, page)
-        except OSError as error:
-            raise UserError(f"{page}: cannot be written ({error})") from None
+        except Exception as error:  # as of a single run: a file that it is made from may be broken
+            raise UserError(f"{page}: cannot be written ({type(error).__name__}: {error})") from error
         logger.info(str(page))
         return
 
