@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
+from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
@@ -161,9 +162,9 @@ class BatchLoader(DataLoader[Utterance]):
         try:
             yield from batches
         except (OSError, EOFError, RuntimeError) as error:  # of torch, of a pipe, or of a socket for shared memory
-            connection.wait(
-                [worker.sentinel for worker in self.workers], timeout=0.5
-            )  # a pipe may break a moment before
+            ending = connection.wait([worker.sentinel for worker in self.workers], timeout=0.5)  # a pipe breaks before
+            for worker in self.workers:
+                worker.join(1 if worker.sentinel in ending else 0)  # its files are closed before there is an exit code
             ended = [worker.exitcode for worker in self.workers if worker.exitcode]
             if not ended:
                 raise
@@ -180,12 +181,14 @@ class BatchLoader(DataLoader[Utterance]):
         if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would call it a failure
 
-        def kill() -> None:
-            time.sleep(GRACE)
-            for worker in self.workers:
-                worker.kill()
+        threading.Thread(target=_kill_later, args=(self.workers,), daemon=True).start()
 
-        threading.Thread(target=kill, daemon=True).start()
+
+def _kill_later(workers: Sequence[BaseProcess]) -> None:
+    """Of a thread's own, which holds no tensor: the last reference to one, let go while Python ends, aborts it."""
+    time.sleep(GRACE)
+    for worker in workers:
+        worker.kill()
 
 
 def make_loader(
@@ -207,16 +210,24 @@ def make_loader(
         multiprocessing_context=("fork" if WORKERS_FORK else "spawn") if workers else None,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
-        worker_init_fn=_set_signals,
+        worker_init_fn=_prepare_worker,
     )
 
 
-def _set_signals(worker: int) -> None:
-    """Ignores signals that reach a whole group of processes, as Ctrl-C does: the main one needs its workers to save.
+def _prepare_worker(worker: int) -> None:
+    """Leaves it to the main process to say what ends a worker, or both of them.
 
-    What ends the worker alone is for the main process to tell; torch's handlers would print it as well.
+    Signals that reach a whole group of processes, as Ctrl-C does, are ignored: the main process needs its workers to
+    save. Torch's handlers would print what ends the worker alone, and the thread that hands tensors over would print a
+    traceback where the main process has stopped in the middle of taking one.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     for number in (signal.SIGSEGV, signal.SIGFPE, getattr(signal, "SIGBUS", signal.SIGSEGV)):
         signal.signal(number, signal.SIG_DFL)
+    sys.excepthook = _ignore_broken_pipes
+
+
+def _ignore_broken_pipes(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)

@@ -181,8 +181,8 @@ BEFORE_THE_FIFTH_BATCH_OF_EPOCH_2 = STEPS + 5
     [
         ("killgroup", (), -9, 1, 0),
         ("killgroup", (WITHIN_EPOCHS,), -9, 1, 4),
-        ("sigterm", (), 143, 1, 6),  # the signal is seen before the batch after the one that it interrupts
-        ("sigint", (), 130, 1, 6),
+        ("sigterm", (), 143, 1, 5),  # the batch that it interrupts is finished; the next one is not waited for
+        ("sigint", (), 130, 1, 5),
     ],
     ids=["killed", "killed-with-checkpoints-within-the-epoch", "SIGTERM", "Ctrl-C"],
 )
