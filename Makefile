@@ -1,12 +1,14 @@
-# make setup | demo | test | test-fast | test-oldest | lint | bench | gpu | audit    (needs only Python 3.11 or newer)
+# make setup | demo | test | test-fast | test-oldest | mutants | lint | bench | gpu | audit    (needs only Python 3.11 or newer)
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 CONSTRAINTS := constraints.txt
 BRIEF  := --rounds 3 --seconds 15
 FAST   := tests/models tests/decoding tests/training/test_schedules.py tests/utils/test_metrics.py
+SAMPLE := 10
+SEED   := 0
 
-.PHONY: setup demo test test-fast test-oldest lint bench gpu audit
+.PHONY: setup demo test test-fast test-oldest mutants lint bench gpu audit
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -32,6 +34,9 @@ test-fast: setup   ## models, decoding, schedules, metrics
 
 test-oldest:       ## everything, with the lowest versions that requirements.txt allows
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+
+mutants: setup     ## small faults put into a copy of the code: do the tests notice? SAMPLE of them a room, drawn with SEED; ROOMS
+	$(RUN) -m tests.mutants --sample $(SAMPLE) --seed $(SEED) $(ROOMS)
 
 lint: setup        ## style and types
 	$(RUN) -m ruff check .
