@@ -76,6 +76,14 @@ def test_location_attention_reads_where_it_was(inputs):
         assert not torch.allclose(attention(query, projected, moved)[1], weights)
 
 
+def test_energies_start_small():
+    """Their weights are drawn with the variance that keeps the sum over a head's units near 1."""
+    torch.manual_seed(0)
+    attention = LocationAttention(5, 7, dim=4096, heads=4)
+    assert attention.energy.shape == (4, 1024)
+    assert attention.energy.std().item() == pytest.approx(1 / 32, rel=0.05)
+
+
 def test_heads_must_divide_dim():
     with pytest.raises(ValueError, match=r"multiple of model\.attention\.heads"):
         DotAttention(5, 7, dim=8, heads=3)

@@ -36,6 +36,7 @@ def test_blstm_equals_packed_sequence_in_value_and_gradient():
     weights = torch.randn(3, 13, 12)
 
     ours, _ = layer(x, LENGTHS)
+    assert ours.shape == (3, 13, layer.output_dim) == (3, 13, 12)
     (ours * weights).sum().backward()
     sequence, _ = pad_packed_sequence(packed(pack_padded_sequence(x, LENGTHS, batch_first=True))[0], batch_first=True)
     inside = (torch.arange(13) < LENGTHS[:, None]).unsqueeze(2)
@@ -55,6 +56,7 @@ def test_pyramid_pairs_frames():
     x = torch.randn(1, 13, 4)
     y, lengths = layer(x, torch.tensor([13]))
     assert lengths.tolist() == [7]
+    assert y.shape == (1, 7, layer.output_dim) == (1, 7, 12)
     pairs = torch.stack([torch.cat([x[0, 2 * i], x[0, 2 * i + 1] if i < 6 else torch.zeros(4)]) for i in range(7)])
     expected, _ = layer.blstm(pairs.unsqueeze(0), torch.tensor([7]))
     torch.testing.assert_close(y, expected)

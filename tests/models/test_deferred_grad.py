@@ -9,19 +9,19 @@ from models.deferred_grad import DeferredWeightGrad, matmul
 STEPS = 7
 
 
-def loop(product, x, weight, other):
+def loop(product, x, weight, other, bias):
     """A recurrence in which every step depends on the one before, through two weights of different shapes."""
     outputs = []
     for _ in range(STEPS):
         x = torch.tanh(product("first", x, weight))
-        x = x + product("second", x, other)
+        x = x + product("second", x, other, bias)
         outputs.append(x)
     return torch.stack(outputs)
 
 
 def inputs():
     torch.manual_seed(0)
-    shapes = (2, 3, 4), (2, 4, 4), (4, 4)  # a weight for each row, as keys are, and one for all
+    shapes = (2, 3, 4), (2, 4, 4), (4, 4), (4,)  # a weight for each row, as keys are, and one with a bias for all
     return [torch.randn(shape, dtype=torch.double).requires_grad_() for shape in shapes]
 
 
@@ -60,8 +60,8 @@ def test_the_gradient_of_a_weight_is_one_product(deferred, of_a_weight):
 def test_a_weight_that_needs_no_gradient_passes_it_on_to_the_input():
     found = []
     for product in (matmul, DeferredWeightGrad()):
-        x, weight, other = inputs()
-        loop(product, x, weight.detach(), other.detach()).sum().backward()
+        x, *others = inputs()
+        loop(product, x, *(other.detach() for other in others)).sum().backward()
         found.append(x.grad)
     torch.testing.assert_close(*found)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.las import GUIDE_WIDTH, character_limit, las_loss, off_diagonal
+from models.las import character_limit, las_loss, off_diagonal
 
 TOKENS = torch.tensor([[1, 5, 9, 4, 2], [1, 8, 8, 2, 0], [1, 4, 2, 0, 0]])
 LENGTHS = torch.tensor([5, 4, 3])
@@ -37,6 +37,9 @@ def test_loss_written_out(make_las, speech):
     ]
     torch.testing.assert_close(loss.attention, sum(terms) / len(terms))
     torch.testing.assert_close(loss.total, 0.7 * loss.attention + 0.3 * loss.ctc)
+    default = las_loss(logits, encoded, TOKENS, LENGTHS)
+    terms = [-log_probs[row, step, TOKENS[row, step + 1]] for row in range(3) for step in range(LENGTHS[row] - 1)]
+    torch.testing.assert_close(default.total, sum(terms) / len(terms))
 
 
 def test_ctc_by_enumeration_of_all_paths(make_las, speech):
@@ -119,7 +122,7 @@ def test_attention_off_the_diagonal_written_out():
         for u in range(characters[row]):
             for s in range(8):
                 gap = u / characters[row] - s / steps[row]
-                expected += attention[row, :, u, s].mean() * (1 - torch.exp(-(gap**2) / (2 * GUIDE_WIDTH**2)))
+                expected += attention[row, :, u, s].mean() * (1 - torch.exp(-(gap**2) / (2 * 0.2**2)))
     torch.testing.assert_close(off_diagonal(attention, characters, steps), expected / 8)
     diagonal = torch.eye(6).expand(1, 1, 6, 6)
     assert off_diagonal(diagonal, torch.tensor([6]), torch.tensor([6])) == 0

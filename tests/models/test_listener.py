@@ -14,6 +14,18 @@ def test_conv_lengths_are_those_of_an_unpadded_utterance(length, kernel, stride)
     assert y.size(1) == lengths.item() == -(-length // stride)
 
 
+def test_conv_written_out():
+    """Layer norm over channels at every step, then GELU, of torch's convolution."""
+    torch.manual_seed(0)
+    conv, x = Conv(4, 8, kernel=5, stride=2), torch.randn(1, 9, 4)
+    frames = torch.nn.functional.pad(x[0], (0, 0, 2, 2)).unfold(0, 5, 2)  # (5 steps, 4, 5 frames)
+    sums = torch.einsum("sck,ock->so", frames, conv.conv.weight) + conv.conv.bias
+    normed = (sums - sums.mean(1, keepdim=True)) / (sums.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+    y, _ = conv(x, torch.tensor([9]))
+    assert y.shape == (1, 5, conv.output_dim) == (1, 5, 8)
+    torch.testing.assert_close(y[0], 0.5 * normed * (1 + torch.erf(normed / 2**0.5)), atol=1e-6, rtol=1e-5)
+
+
 LISTENERS = {
     "conv 4x": {"conv": [{"channels": 16, "kernel": 3, "stride": 2}] * 2, "blstm_layers": 2, "pblstm_layers": 0},
     "pyramid 8x": {"conv": [{"channels": 16, "kernel": 5, "stride": 2}], "blstm_layers": 1, "pblstm_layers": 2},
@@ -43,3 +55,20 @@ def test_ctc_branches_at_4x_and_reduction_is_the_product():
     assert listener.steps(41) == (6, 11)
     assert listener.ctc_layer == 2
     assert Listener(12, **LISTENERS["conv 4x"], hidden=10, dropout=0.0).ctc_layer == 3
+
+
+def test_where_the_first_layer_reduces_too_much_ctc_reads_the_features():
+    conv = [{"channels": 16, "kernel": 5, "stride": 5}]
+    listener = Listener(12, conv=conv, blstm_layers=1, pblstm_layers=0, hidden=10, dropout=0.0)
+    assert (listener.ctc_layer, listener.ctc_dim, listener.output_dim) == (-1, 12, 20)
+    assert listener.steps(41) == (9, 41)
+    features = torch.randn(1, 41, 12)
+    assert torch.equal(listener(features, torch.tensor([41])).ctc_memory, features)
+
+
+def test_dropout_follows_every_layer_in_training():
+    torch.manual_seed(0)
+    listener = Listener(12, **LISTENERS["pyramid 8x"], hidden=10, dropout=0.5)
+    listened = listener(torch.randn(4, 41, 12), torch.full((4,), 41))
+    for found in (listened.memory, listened.ctc_memory):
+        assert (found == 0).all(dim=1).float().mean().item() == pytest.approx(0.5, abs=0.2)

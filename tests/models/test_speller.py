@@ -5,7 +5,7 @@ import torch
 
 from models import speller as speller_module
 from models.attention import Past
-from models.speller import CellState
+from models.speller import CellState, InputFeedingState, ParallelState
 from utils.vocabulary import SOS
 
 TOKENS = torch.tensor([[SOS, 5, 9, 4, 7], [SOS, 8, 8, 3, 3], [SOS, 4, 20, 30, 6]])
@@ -24,6 +24,70 @@ def test_steps_equal_the_whole_sequence(make_las, speech, kind, feeding, layers)
         torch.testing.assert_close(found, logits[:, step], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(weights, attention[:, :, step], atol=1e-6, rtol=1e-5)
         assert all(tensor.size(0) == 3 for cell in state.cells for tensor in cell)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("feeding", [True, False])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_a_step_written_out(make_las, speech, feeding, layers):
+    """Equations 6 to 8 of the paper with torch's own LSTM cells, as many of them as were asked for."""
+    model = make_las(attention={"kind": "dot", "heads": 2}, speller={"layers": layers, "input_feeding": feeding})
+    speller, memory = model.speller, model.listen(*speech).memory
+    cells = tuple(CellState(*torch.rand(2, 3, 64)) for _ in range(layers))
+    before, token = torch.rand(3, 32), torch.tensor([5, 9, 4])
+    state = InputFeedingState(cells, before, None) if feeding else ParallelState(cells)
+    found, after, weights = speller.step(token, state, memory)
+
+    x = speller.embedding(token)
+    modules = speller.cells if feeding else speller.lstms
+    assert len(modules) == len(after.cells) == layers
+    for layer, (module, cell) in enumerate(zip(modules, cells, strict=True)):
+        if feeding:
+            x, c = module(torch.cat([x, before], dim=1) if layer == 0 else x, cell)
+        else:
+            x, (_, c) = module(x.unsqueeze(1), tuple(tensor.unsqueeze(0) for tensor in cell))
+            x, c = x[:, 0], c[0]
+        torch.testing.assert_close(after.cells[layer].h, x)
+        torch.testing.assert_close(after.cells[layer].c, c)
+        if layer == (layers - 1 if feeding else 0):
+            context, looked = speller.attention(x.unsqueeze(1), memory)
+            context = context[:, 0]
+        if layer == 0 and not feeding and layers > 1:
+            x = torch.cat([x, context], dim=1)
+    projected = torch.nn.functional.gelu(speller.output(torch.cat([x, context], dim=1)))
+    torch.testing.assert_close(found, projected @ speller.embedding.weight.T + speller.output_bias)
+    torch.testing.assert_close(weights, looked[:, :, 0])
+
+
+def test_it_starts_with_zeros_and_its_attention_on_the_first_step(make_las, speech):
+    model = make_las(attention={"heads": 2}, speller={"layers": 2})
+    memory = model.listen(*speech).memory
+    state = model.speller.initial_state(memory, rows=2)
+    S = memory.keys.size(2)
+    assert torch.equal(state.past.previous, torch.eye(S)[0].expand(6, 2, S))
+    assert torch.equal(state.past.total, torch.zeros(6, 2, S))
+    assert torch.equal(state.context, torch.zeros(6, 32))
+    assert torch.equal(torch.stack([torch.stack(cell) for cell in state.cells]), torch.zeros(2, 2, 6, 64))
+
+
+def test_characters_are_drawn_alike_at_first(make_las):
+    """The embedding is the output layer too: with variance 1 / embedding the first logits are of size 1."""
+    speller = make_las(speller={"embedding": 256}).speller
+    assert speller.embedding.weight.std().item() == pytest.approx(1 / 16, rel=0.05)
+    assert (speller.output_bias == 0).all()
+
+
+def test_intermediates_are_computed_again_where_all_queries_of_an_utterance_need_it(make_las, speech, monkeypatch):
+    model = make_las()
+    memory, attention = model.listen(*speech).memory, model.speller.attention
+    asked, passed, look = [], [], attention.forward
+    monkeypatch.setattr(attention, "must_recompute", lambda memory, queries: asked.append(queries) or True)
+    monkeypatch.setattr(attention, "forward", lambda *inputs: passed.append(inputs[-1]) or look(*inputs))
+    model.speller(TOKENS.repeat_interleave(2, dim=0), memory)
+    assert (asked, passed) == ([2 * 5], [True] * 5)
+    with torch.no_grad():  # nothing is kept there anyway
+        model.speller(TOKENS, memory)
+    assert passed[5:] == [False] * 5
 
 
 def test_rows_of_an_utterance_share_its_memory(make_las, speech):
@@ -98,6 +162,13 @@ def test_sampled_characters_follow_the_spellers_distribution(make_las, speech):
     found = torch.bincount(read[1], minlength=31) / 4000
     assert (found - expected).abs().max() < 0.04
     assert expected.max() < 0.9
+
+
+def test_a_mask_multiplies_every_step():
+    x, mask = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[0.0, 2.0]])
+    assert speller_module._drop(x, mask).tolist() == [[[0.0, 4.0], [0.0, 8.0]]]
+    assert speller_module._drop(x[:, 0], mask).tolist() == [[0.0, 4.0]]
+    assert speller_module._drop(x, None) is x
 
 
 @pytest.mark.parametrize("feeding", [True, False])
