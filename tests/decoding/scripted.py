@@ -28,6 +28,21 @@ class Scripted:
         return scores.log_softmax(-1), ((token, count + 1),)
 
 
+class ScriptedOnGpu(Scripted):
+    """The same on a device that benchmarks/pretend_cuda.py pretends; `encoded` lies there too."""
+
+    device = torch.device("cuda", 0)
+
+    def __init__(self, seed: int, utterances: int, ending: float = 0.0):
+        super().__init__(seed, utterances, ending)
+        self.tables = self.tables.to(self.device)
+
+    def initial_state(self, encoded, rows=1):
+        return tuple(
+            tuple(tensor.to(self.device) for tensor in state) for state in super().initial_state(encoded, rows)
+        )
+
+
 LIMITS = torch.tensor([12, 7, 9, 1, 12, 5])
 
 

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from benchmarks.pretend_cuda import PretendCuda
 from decoding.beam_search import beam_search
 from decoding.greedy import greedy_search
-from tests.decoding.scripted import CASES, LIMITS, Scripted, V
+from tests.decoding.scripted import CASES, LIMITS, Scripted, ScriptedOnGpu, V
 from utils.vocabulary import EOS, PAD, SOS
 
 
@@ -52,6 +53,8 @@ def test_batched_beam_equals_slow_beam_one_utterance_at_a_time(seed, ending, K, 
         assert [hypothesis.tokens for hypothesis in together[utterance]] == [tokens for _, tokens in expected]
         for hypothesis, (score, _) in zip(together[utterance], expected, strict=True):
             assert hypothesis.score == pytest.approx(score, abs=1e-4)
+            log_probability = score - reward * (len(hypothesis.tokens) + 1)
+            assert hypothesis.log_probability == pytest.approx(log_probability, abs=1e-4)
 
 
 def test_a_wide_beam_finds_the_most_probable_text():
@@ -106,3 +109,30 @@ def test_an_end_must_be_the_most_probable_continuation():
 
     (hypotheses,) = beam_search(Hasty(0, 1), (torch.arange(1),), torch.tensor([20]), 4, length_reward=0.0)
     assert hypotheses[0].tokens == [3] * 6
+
+
+def test_finished_utterances_leave_the_batch_once_a_quarter_of_it_has_finished():
+    """Six that run to their limits, 12, 7, 9, 1, 12 and 5 characters: a step later they are done."""
+    rows = []
+
+    class Counted(Scripted):
+        def step(self, token, states, encoded):
+            rows.append(len(token))
+            return super().step(token, states, encoded)
+
+    beam_search(Counted(0, 6, ending=-100.0), (torch.arange(6),), LIMITS, beam_size=2)
+    assert [count // 2 for count in rows] == [6] * 6 + [4] * 2 + [3] * 2 + [2] * 3
+
+
+@pytest.mark.parametrize(("limits", "asked"), [([20, 20, 20], 3), ([6, 6, 6], 1), ([12, 5, 20], 3)])
+def test_on_a_gpu_it_asks_every_eighth_step_and_at_the_limit_who_has_finished(limits, asked):
+    limits = torch.tensor(limits)
+    expected = beam_search(Scripted(0, 3, ending=-100.0), (torch.arange(3),), limits, 4)
+    with PretendCuda() as gpu:
+        model, encoded = ScriptedOnGpu(0, 3, ending=-100.0), (torch.arange(3).to(gpu.device),)
+        with gpu.count() as counted:
+            found = beam_search(model, encoded, limits, 4)
+    assert [[each.tokens for each in beam] for beam in found] == [[each.tokens for each in beam] for beam in expected]
+    waits = [line for line in counted.syncs if line.startswith("nonzero")]
+    assert len({*waits}) <= 2  # who has not finished, and, where that pays, who has
+    assert max(map(waits.count, waits)) == asked

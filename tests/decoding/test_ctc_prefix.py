@@ -37,6 +37,17 @@ def enumerate_texts(log_probs, length) -> dict[tuple, float]:
     return texts
 
 
+def test_padding_is_certain_blank_and_what_is_impossible_can_be_added_up():
+    log_probs = torch.tensor([[[0.5, 0.5, 0.0], [0.25, 0.0, 0.75], [0.1, 0.2, 0.7]]]).log()
+    frames = ctc_prefix.prepare(log_probs, torch.tensor([2]))
+    half, quarter, low = math.log(0.5), math.log(0.25), -1e5
+    expected = [[half, half, low], [quarter, low, math.log(0.75)], [0.0, low, low]]
+    torch.testing.assert_close(frames.log_probs[0], torch.tensor(expected), check_dtype=False)
+    assert frames.probs[0].tolist() == [[0.5, 0.5, 0.0], [0.25, 0.0, 0.75], [1.0, 0.0, 0.0]]
+    assert frames.cumulative[0, 2, 0].item() == pytest.approx(half + quarter)
+    assert frames.cumulative.dtype == torch.float64
+
+
 @pytest.mark.parametrize("text", [(), (3,), (3, 3), (3, 4, 3), (4, 4), (4, 3, 3)])
 def test_equals_enumeration_of_all_paths(log_probs, text):
     frames = ctc_prefix.prepare(*log_probs)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from benchmarks.pretend_cuda import PretendCuda
 from decoding.greedy import ctc_greedy, first_letters, greedy_search
 from decoding.recogniser import EncodedUtterances
 from models.attention import Memory
-from tests.decoding.scripted import CASES, LIMITS, Scripted, V
+from tests.decoding.scripted import CASES, LIMITS, Scripted, ScriptedOnGpu, V
 from utils.vocabulary import EOS, PAD, SOS, VOCABULARY
 
 
@@ -27,6 +28,31 @@ def test_greedy_equals_slow_greedy(seed, ending):
     model = Scripted(seed, 6, ending)
     together = greedy_search(model, (torch.arange(6),), LIMITS)
     assert together == [slow_greedy(model, (torch.tensor([u]),), int(LIMITS[u])) for u in range(6)]
+
+
+@pytest.mark.parametrize(("limit", "ending", "steps"), [(20, -100.0, 20), (20, 100.0, 8), (5, 100.0, 5)])
+def test_on_a_gpu_it_asks_every_eighth_step_whether_all_have_finished(limit, ending, steps):
+    limits = torch.full((3,), limit)
+    expected = greedy_search(Scripted(0, 3, ending), (torch.arange(3),), limits)
+    with PretendCuda() as gpu:
+        model, encoded = ScriptedOnGpu(0, 3, ending), (torch.arange(3).to(gpu.device),)
+        with gpu.count() as counted:
+            assert greedy_search(model, encoded, limits) == expected
+    assert counted.by_name["argmax"] == steps
+    assert len(counted.syncs) == steps // 8 + 1  # and the texts
+
+
+def test_on_a_cpu_it_ends_with_the_last_text():
+    class Counted(Scripted):
+        steps = 0
+
+        def step(self, token, states, encoded):
+            self.steps += 1
+            return super().step(token, states, encoded)
+
+    model = Counted(0, 6, ending=100.0)
+    greedy_search(model, (torch.arange(6),), LIMITS)
+    assert model.steps == 1
 
 
 def test_ctc_greedy_merges_repeats_and_drops_blanks():

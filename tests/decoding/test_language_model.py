@@ -2,12 +2,12 @@
 
 import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import pytest
 import torch
 
-from decoding.language_model import load_language_model, save_language_model, train_language_model
+from decoding.language_model import MAX_ORDER, load_language_model, save_language_model, train_language_model
 from utils.errors import UserError
 from utils.vocabulary import EOS, PAD, SOS, VOCABULARY, encode
 
@@ -93,6 +93,24 @@ def test_few_contexts_where_memory_is_short():
     assert torch.allclose(small.log_probs.exp().sum(1), torch.ones(len(small.log_probs)), atol=1e-5)
 
 
+def test_rare_contexts_go_first_and_short_ones_never():
+    """Those of more than three characters that occur once, then those that occur less than four times."""
+    texts, seen = some_texts(), Counter()
+    for tokens in map(encode, texts):
+        for position in range(1, len(tokens)):
+            seen.update(tuple(tokens[position - length : position]) for length in range(min(6, position + 1)))
+    short = sum(len(context) <= 3 for context in seen)
+    kept = {least: sum(len(context) > 3 and seen[context] >= least for context in seen) for least in (1, 2, 4)}
+    for least, most in ((1, kept[1]), (2, kept[1] - 1), (2, kept[2]), (4, kept[2] - 1)):
+        assert len(train_language_model(texts, 6, most).log_probs) == short + kept[least]
+
+
+def test_the_longest_contexts_fit_64_bits():
+    assert 32 ** (MAX_ORDER - 1) * 32 == 2**60
+    model = train_language_model(some_texts(), MAX_ORDER)
+    assert torch.allclose(model.log_probs.exp().sum(1), torch.ones(len(model.log_probs)), atol=1e-5)
+
+
 def test_saved_and_loaded(tmp_path):
     model = train_language_model(some_texts(), 3)
     save_language_model(tmp_path / "lm.pt", model)
@@ -109,6 +127,9 @@ def test_saved_and_loaded(tmp_path):
     ("key", "value", "words"),
     [
         ("following", torch.full((3, V), 9, dtype=torch.int32), "tables that do not belong together"),
+        ("following", torch.full((3, V), 3, dtype=torch.int32), "tables that do not belong together"),
+        ("following", torch.full((3, V), -1, dtype=torch.int32), "tables that do not belong together"),
+        ("following", torch.zeros(2, V, dtype=torch.int32), "tables that do not belong together"),
         ("following", torch.zeros(3, V), "tables that do not belong together"),
         ("log_probs", torch.zeros(2, V), "tables that do not belong together"),
         ("log_probs", torch.full((3, V), 0.5), "numbers that are no log-probabilities"),
@@ -120,6 +141,8 @@ def test_malformed_tables_are_one_message(tmp_path, key, value, words):
     good = {"log_probs": torch.full((3, V), -3.0), "following": torch.zeros(3, V, dtype=torch.int32)}
     path = tmp_path / "lm.pt"
     torch.save({**good, "vocabulary": list(VOCABULARY)}, path)
+    load_language_model(path)
+    torch.save({**good, "following": good["following"] + 2, "vocabulary": list(VOCABULARY)}, path)
     load_language_model(path)
     torch.save({**good, "vocabulary": list(VOCABULARY), key: value}, path)
     with pytest.raises(UserError, match=rf"lm\.pt: (found )?{words}"):

@@ -64,6 +64,19 @@ def test_the_ctc_branch_has_its_share_of_a_score(make_las, speech):
     torch.testing.assert_close(first_step(models, w), expected, check_dtype=False)
 
 
+def test_what_has_no_weight_is_not_computed(make_las, speech):
+    model, language_model = make_las(0), train_language_model(["ABBA"], 2)
+    for plain in (Recogniser([model]), Recogniser([model], 0.0, language_model), Recogniser([model], 0.0, None, 0.5)):
+        assert plain.precision == "float32"
+        encoded = plain.encode(*speech)
+        assert encoded[0].ctc is None
+        state = plain.initial_state(encoded, rows=2)
+        assert (state.ctc, state.language_model) == ((None,), None)
+    recogniser = Recogniser([model], 0.1, language_model, 0.1)
+    state = recogniser.initial_state(recogniser.encode(*speech), rows=2)
+    assert len(state.ctc[0].last) == len(state.language_model) == len(state.spellers[0].context) == 6
+
+
 def test_limits_leave_room_for_fast_speech():
     assert character_limits(torch.tensor([1, 30, 1500])).tolist() == [10, 20, 510]
 
