@@ -38,9 +38,8 @@ class ScriptedOnGpu(Scripted):
         self.tables = self.tables.to(self.device)
 
     def initial_state(self, encoded, rows=1):
-        return tuple(
-            tuple(tensor.to(self.device) for tensor in state) for state in super().initial_state(encoded, rows)
-        )
+        (state,) = super().initial_state(encoded, rows)
+        return (tuple(tensor.to(self.device, non_blocking=True) for tensor in state),)
 
 
 LIMITS = torch.tensor([12, 7, 9, 1, 12, 5])
