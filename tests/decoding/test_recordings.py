@@ -265,3 +265,23 @@ def test_words_of_a_diagonal():
     assert [word.text for word in words] == ["AB", "CD"]
     assert [time for word in words for time in word[1:3]] == pytest.approx([0.5, 2.0, 3.0, 5.0], abs=1e-3)
     assert time_words("", np.ones((1, 4)) / 4, 0.0, 1.0) == []
+
+
+def test_seconds_of_characters_that_are_spread_over_steps():
+    """A character lies at the mean of what is within two steps of its path, steps counted from their middle."""
+    attention = np.zeros((4, 12))
+    attention[0, [0, 1, 2]] = 0.2, 0.6, 0.2
+    attention[1, [3, 5, 8]] = 0.5, 0.3, 0.2  # the last is three steps after the first: another character's
+    attention[2, [7, 9]] = 0.6, 0.4
+    attention[3, 11] = 1.0  # <eos>
+    (word,) = time_words("ABC", attention, 20.0, 26.0)
+    places = 20 + (np.array([1.0, (0.5 * 3 + 0.3 * 5) / 0.8, 7.8, 11.0]) + 0.5) / 2  # half a second a step
+    expected = places[0], (places[2] + places[3]) / 2
+    assert (word.start, word.end) == pytest.approx(expected, abs=1e-3)
+
+
+def test_seconds_do_not_depend_on_attention_that_counts_as_none():
+    attention = np.kron(np.eye(4), np.ones((1, 3))) / 3
+    faint = np.where(attention == 0, 5e-5, attention)
+    found, expected = (time_words("A B", weights, 0.0, 12.0) for weights in (faint, attention))
+    assert [word[:3] for word in found] == [word[:3] for word in expected]

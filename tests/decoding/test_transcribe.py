@@ -1,6 +1,7 @@
 """A corpus to texts, whatever memory there is."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from corpora.loading import load_corpus
 from decoding.beam_search import Hypothesis
 from decoding.recogniser import Recogniser
 from decoding.resume import PartialResults
-from decoding.transcribe import DecodingOptions, fill_batches, transcribe
-from utils.distributed import SINGLE_PROCESS
+from decoding.transcribe import DecodingOptions, fill_batches, frame_budget, share_of_batches, transcribe
+from utils.distributed import SINGLE_PROCESS, DistributedContext
 from utils.errors import UserError
 from utils.vocabulary import encode
 
@@ -72,6 +73,51 @@ def test_batches_fill_the_room_there_is_and_hold_like_lengths():
     lengths = [30, 100, 20, 90, 95, 10, 500]
     batches = [[item.position for item in batch] for batch in fill_batches(lengths, 300)]
     assert batches == [[6], [1, 4, 3], [0, 2, 5]]  # one that alone is too long is tried alone
+
+
+def test_the_budget_is_what_memory_holds_with_so_many_hypotheses(monkeypatch):
+    monkeypatch.setattr(decoding.transcribe, "memory_to_spare", lambda device: 28 * 10**6)
+    assert [frame_budget(CPU, size) for size in (1, 2, 5)] == [2333, 2000, 1400]  # 10 kB and 2 kB a hypothesis
+    monkeypatch.setattr(decoding.transcribe, "memory_to_spare", lambda device: 10**12)
+    assert frame_budget(CPU, 2) == 10**6
+
+
+def test_ranks_share_the_batches_and_each_has_some(monkeypatch):
+    lengths = [10, 40, 22, 31, 20]  # 62 frames, rounded up, are half of them
+    shares = [share_of_batches(lengths, 2, CPU, DistributedContext(rank, 2)) for rank in range(2)]
+    assert [[[item.position for item in batch] for batch in share] for share in shares] == [[[1], [4, 0]], [[3, 2]]]
+    (everything,) = share_of_batches(lengths, 2, CPU, SINGLE_PROCESS)
+    assert [item.position for item in everything] == [1, 3, 2, 4, 0]
+
+
+@pytest.mark.parametrize(("mode", "rows"), [("beam", 3), ("greedy", 1)])
+def test_batches_are_made_for_the_hypotheses_that_there_are(mode, rows, make_las, corpus, monkeypatch):
+    spelling(["A"], monkeypatch)
+    asked = []
+    monkeypatch.setattr(decoding.transcribe, "frame_budget", lambda device, size: asked.append(size) or 10**6)
+    transcribe(Recogniser([make_las()]), corpus, DecodingOptions(mode, 3, "likelihood", 0.0), CPU)
+    assert asked == [rows]
+
+
+def test_options_are_named_as_people_know_them():
+    assert [str(DecodingOptions(mode, 8, "mbr", 0.5)) for mode in ("greedy", "beam")] == ["greedy", "beam 8"]
+
+
+def test_utterances_without_finite_numbers_are_named(make_las, corpus, monkeypatch):
+    """The first three of them."""
+    recogniser, positions = Recogniser([make_las(), make_las(1)]), torch.tensor([1, 4, 6, 9])
+    encode_batch = recogniser.encode
+
+    def broken(features, lengths):
+        encoded = encode_batch(features, lengths)
+        encoded[1].memory.keys[positions, 0, 2, 5] = float("inf")
+        return encoded
+
+    monkeypatch.setattr(recogniser, "encode", broken)
+    order = sorted(range(12), key=lambda index: -corpus.lengths[index])
+    names = ", ".join(str(corpus.paths[order[position]]) for position in positions[:3])
+    with pytest.raises(UserError, match=f"^{re.escape(names)}: found no finite numbers"):
+        transcribe(recogniser, corpus, OPTIONS, CPU)
 
 
 def spelling(texts, monkeypatch):
