@@ -137,7 +137,7 @@ def tests_of(module: Path) -> tuple[str, float]:
 
 def mirrors(module: Path) -> list[Path]:
     """The test file of a module's name, or else those of its room."""
-    mirror = Path("tests", module.parent, f"test_{module.name}")
+    mirror = Path("tests", module.parent, f"test_{module.stem.strip('_')}.py")
     return [mirror] if mirror.exists() else sorted(mirror.parent.glob("test_*.py"))
 
 

@@ -65,5 +65,6 @@ def test_the_copy_has_what_git_would_have(tmp_path):
 def test_a_module_is_noticed_by_its_mirror_or_by_its_room(project):
     assert mutants.mirrors(Path("toy.py")) == mutants.mirrors(Path("other.py")) == [Path("tests/test_toy.py")]
     (project / "tests" / "test_other.py").touch()
+    assert mutants.mirrors(Path("__other__.py")) == [Path("tests/test_other.py")]
     assert mutants.mirrors(Path("toy.py")) == [Path("tests/test_toy.py")]
     assert mutants.mirrors(Path("third.py")) == [Path("tests/test_other.py"), Path("tests/test_toy.py")]
