@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from corpora.loading import load_labelled
 from corpora.packing import MappedFeatures
 from tests.conftest import make_toy_corpus
+from training import data as module
 from training.data import load_training_data, warn_of_overlap, workers_that_fit
 from utils.distributed import DistributedContext
+from utils.errors import UserError
 
 AUGMENTATION = {
     "from_epoch": 1,
@@ -66,29 +69,60 @@ def test_the_same_text_said_twice_is_no_overlap(toy_root, caplog):
     assert warnings(caplog) == []
 
 
+def load_all(root, folder, **changed):
+    settings = {
+        "root": str(root),
+        "train": ["train"],
+        "dev": "dev",
+        "normalize": "mean",
+        "loading": {},
+        "character_limit": lambda frames: frames,
+        "batch_size": 4,
+        "workers": 0,
+        "seed": 0,
+        "speed": 0.0,
+        "augmentation": AUGMENTATION,
+        "resumed": None,
+        "reports": folder,
+        "device": torch.device("cpu"),
+        "context": DistributedContext(),
+    }
+    return load_training_data(**(settings | changed))
+
+
+def test_the_largest_batch_is_of_the_longest_utterance_at_its_slowest(toy_root, tmp_path, monkeypatch):
+    asked, shared = [], []
+    monkeypatch.setattr(module, "workers_that_fit", lambda *arguments: asked.append(arguments) or 0)
+    share = module.share_of_batches
+    monkeypatch.setattr(module, "share_of_batches", lambda *arguments: shared.append(arguments) or share(*arguments))
+    data = load_all(toy_root, tmp_path, batch_size=5, workers=3, speed=0.2)
+    assert asked == [(3, int(5 * max(data.train.lengths) / 0.8 * 12 * 4))]  # float32 of 12 dimensions
+    assert [arguments[:2] for arguments in shared] == [(data.dev.lengths, 1)]  # greedy decoding: one hypothesis
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "world_size", "fits"), [(3, 2, False), (4, 2, True), (5, 3, False), (1, 1, True)]
+)
+def test_every_rank_has_two_utterances_of_a_batch(batch_size, world_size, fits, toy_root, tmp_path, monkeypatch):
+    def reached(*arguments, **settings):
+        raise InterruptedError
+
+    monkeypatch.setattr(module, "load_labelled", reached)
+    monkeypatch.setattr(DistributedContext, "main_process_first", lambda context: nullcontext())
+    words = (
+        rf"training\.batch_size: found {batch_size}, expected at least {2 * world_size}, since {world_size} processes"
+    )
+    with pytest.raises(InterruptedError if fits else UserError, match=None if fits else words):
+        load_all(toy_root, tmp_path, batch_size=batch_size, context=DistributedContext(0, world_size))
+
+
 @pytest.mark.parametrize(("forks", "workers", "mapped"), [(False, 1, True), (False, 0, False), (True, 1, False)])
 def test_spawned_workers_are_no_copies_of_the_corpus(toy_root, tmp_path, monkeypatch, caplog, forks, workers, mapped):
     """They would each hold all features that are kept in memory, so these are mapped, and the log says so."""
     caplog.set_level(logging.INFO, "las")
     for module in ("dataset", "training.data"):
         monkeypatch.setattr(f"{module}.WORKERS_FORK", forks)
-    data = load_training_data(
-        root=str(toy_root),
-        train=["train"],
-        dev="dev",
-        normalize="mean",
-        loading={"cache": "ram", "cache_folder": tmp_path / "cache"},
-        character_limit=lambda frames: frames,
-        batch_size=4,
-        workers=workers,
-        seed=0,
-        speed=0.0,
-        augmentation=AUGMENTATION,
-        resumed=None,
-        reports=tmp_path,
-        device=torch.device("cpu"),
-        context=DistributedContext(),
-    )
+    data = load_all(toy_root, tmp_path, loading={"cache": "ram", "cache_folder": tmp_path / "cache"}, workers=workers)
     assert isinstance(data.train.features, MappedFeatures) == mapped
     assert ("data.cache: mmap, since each worker" in caplog.text) == mapped
 

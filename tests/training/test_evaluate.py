@@ -11,7 +11,7 @@ from Levenshtein import distance
 from corpora.loading import load_labelled
 from dataset import FeatureDataset, make_loader
 from training.evaluate import evaluate, lockstep, utterances_to_show
-from utils.metrics import score
+from utils.metrics import repetition, score
 from utils.sampler import BucketSampler
 from utils.vocabulary import EOS, VOCABULARY, encode
 
@@ -86,6 +86,39 @@ def test_batches_do_not_change_what_is_measured(make_las, dev):
     whole, parts = (evaluate(model, loader_of(dev, size), [0], CPU, "float32") for size in (12, 5))
     assert parts.metrics == pytest.approx(whole.metrics, rel=1e-5)
     assert parts.predictions == whole.predictions
+
+
+def test_maps_end_where_an_utterance_does_in_memory_steps(make_las, dev):
+    """Attention sees an eighth of the frames here, the CTC branch a quarter."""
+    model = make_las(listener={"pblstm_layers": 2})
+    found = evaluate(model, loader_of(dev, 5), range(12), CPU, "float32")
+    for drawn, frames in zip(found.maps, dev.lengths, strict=True):
+        assert drawn.weights.shape[1] == -(-frames // 8)
+        assert drawn.weights.sum(1) == pytest.approx(1, abs=1e-5)
+
+
+class Texts(list):
+    """What utterances_to_show needs of a corpus."""
+
+    @property
+    def transcripts(self):
+        return self
+
+
+@pytest.mark.parametrize(("lengths", "shown"), [(range(11), [3, 6, 9]), ([5, 1], [1, 0]), ([7], [0])])
+def test_a_short_a_middling_and_a_long_utterance_are_shown(lengths, shown):
+    """At three, six and nine tenths of the order of their texts' lengths."""
+    assert utterances_to_show(Texts("A" * length for length in lengths)) == shown
+
+
+@pytest.mark.parametrize(("text", "loops"), [("ABAB", 0), ("ABCABCABCABC", 1)])
+def test_loops_are_told_from_references_by_their_repetition(text, loops, make_las, dev):
+    model = make_las(ctc=False)
+    script(model, text)
+    found = evaluate(model, loader_of(dev, 5), [0], CPU, "float32")
+    beyond = [repetition(text) - repetition(true) for true in dev.transcripts]
+    assert found.metrics["dev_loops"] == sum(each > 0.3 for each in beyond) / 12
+    assert (found.metrics["dev_loops"] > 0) == bool(loops)
 
 
 def test_without_the_speller_the_hypothesis_is_what_ctc_reads(make_las, dev):
