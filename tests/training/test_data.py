@@ -100,28 +100,24 @@ def test_the_largest_batch_is_of_the_longest_utterance_at_its_slowest(toy_root, 
     assert [arguments[:2] for arguments in shared] == [(data.dev.lengths, 1)]  # greedy decoding: one hypothesis
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "world_size", "fits"), [(3, 2, False), (4, 2, True), (5, 3, False), (1, 1, True)]
-)
-def test_every_rank_has_two_utterances_of_a_batch(batch_size, world_size, fits, toy_root, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("size", "ranks", "fits"), [(3, 2, False), (4, 2, True), (5, 3, False), (1, 1, True)])
+def test_every_rank_has_two_utterances_of_a_batch(size, ranks, fits, toy_root, tmp_path, monkeypatch):
     def reached(*arguments, **settings):
         raise InterruptedError
 
     monkeypatch.setattr(module, "load_labelled", reached)
     monkeypatch.setattr(DistributedContext, "main_process_first", lambda context: nullcontext())
-    words = (
-        rf"training\.batch_size: found {batch_size}, expected at least {2 * world_size}, since {world_size} processes"
-    )
+    words = rf"training\.batch_size: found {size}, expected at least {2 * ranks}, since {ranks} processes share"
     with pytest.raises(InterruptedError if fits else UserError, match=None if fits else words):
-        load_all(toy_root, tmp_path, batch_size=batch_size, context=DistributedContext(0, world_size))
+        load_all(toy_root, tmp_path, batch_size=size, context=DistributedContext(0, ranks))
 
 
 @pytest.mark.parametrize(("forks", "workers", "mapped"), [(False, 1, True), (False, 0, False), (True, 1, False)])
 def test_spawned_workers_are_no_copies_of_the_corpus(toy_root, tmp_path, monkeypatch, caplog, forks, workers, mapped):
     """They would each hold all features that are kept in memory, so these are mapped, and the log says so."""
     caplog.set_level(logging.INFO, "las")
-    for module in ("dataset", "training.data"):
-        monkeypatch.setattr(f"{module}.WORKERS_FORK", forks)
+    for name in ("dataset", "training.data"):
+        monkeypatch.setattr(f"{name}.WORKERS_FORK", forks)
     data = load_all(toy_root, tmp_path, loading={"cache": "ram", "cache_folder": tmp_path / "cache"}, workers=workers)
     assert isinstance(data.train.features, MappedFeatures) == mapped
     assert ("data.cache: mmap, since each worker" in caplog.text) == mapped

@@ -96,6 +96,25 @@ def test_loops(make_las, dev):
     assert "model.attention.kind=location" in warning
 
 
+@pytest.mark.parametrize(
+    ("metrics", "warnings"),
+    [
+        ({}, []),
+        ({"dev_monotonicity": 0.4, "dev_unended": 0.5, "dev_loops": 0.2}, []),
+        ({"dev_monotonicity": 0.39, "dev_sharpness": 0.2}, ["not aligned", "it picks places"]),
+        ({"dev_monotonicity": 0.39, "dev_sharpness": 0.19}, ["not aligned", "it is nearly flat"]),
+        ({"dev_unended": 0.51}, ["no <eos>", "51% of the dev hypotheses run to their limit of characters."]),
+        ({"dev_loops": 0.21}, ["loops", "21% of the dev hypotheses repeat themselves far more than their references."]),
+        ({"dev_monotonicity": 0.39, "dev_unended": 0.51}, ["no <eos>", "as they do before attention aligns"]),
+    ],
+)
+def test_from_which_share_on_a_warning_is_due(metrics, warnings):
+    healthy = {"dev_monotonicity": 0.8, "dev_sharpness": 0.6, "dev_unended": 0.0, "dev_loops": 0.0}
+    found = diagnose(healthy | metrics, 8)
+    assert len(found) == (0 if not warnings else 1 + ("as they do" in warnings[1]))
+    assert all(word in found[-1] for word in warnings)
+
+
 def test_a_healthy_epoch_and_one_of_an_older_run_say_nothing():
     healthy = {"dev_monotonicity": 0.8, "dev_coverage": 0.9, "dev_sharpness": 0.6, "dev_unended": 0.1, "dev_loops": 0.0}
     assert diagnose(healthy, 8) == []
