@@ -1,5 +1,8 @@
 """A model is refused before anything is allocated, where memory has no room to train it."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +48,45 @@ def test_the_estimate_grows_with_what_it_depends_on(corpus, make_las):
     assert one > 20 * model.parameter_count
     assert least_memory(model, corpus, 9, CPU) > one
     assert least_memory(make_las(attention={"kind": "dot"}), corpus, 9, CPU) < least_memory(model, corpus, 9, CPU)
+
+
+def test_the_estimate_written_out(corpus, make_las):
+    """Five copies of float32 weights; gates and outputs in half precision: of every LSTM layer, and of the Speller."""
+    conv = [{"channels": 7, "kernel": 3, "stride": 2}]
+    sections = {"listener": {"conv": conv, "blstm_layers": 1, "pblstm_layers": 1}}
+    model = make_las(attention={"kind": "dot"}, **sections)
+    frames, characters = int(np.percentile(corpus.lengths, 95)), max(map(len, corpus.transcripts))
+    half, quarter = math.ceil(frames / 2), math.ceil(frames / 4)
+    floats = half * 7 * 4 + half * 64 * 4 + quarter * 64 * 4 + characters * 64 * 6
+    weights = sum(parameter.numel() for parameter in model.parameters()) * 4 * 5
+    assert least_memory(model, corpus, 3, CPU) == weights + 3 * floats * 2
+    location = make_las(**sections)
+    weights = sum(parameter.numel() for parameter in location.parameters()) * 4 * 5
+    hidden = characters * quarter * 32
+    assert least_memory(location, corpus, 3, CPU) == weights + 3 * (floats + hidden) * 2
+    assert least_memory(location, corpus, 3, torch.device("cuda")) == weights + 3 * floats * 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "found"),
+    [([], 2**33), (["max"], 2**33), (["5000"], 5000), (["max", "7000\n"], 7000), (["9" * 20], 2**33)],
+)
+def test_memory_is_that_of_the_container_where_it_has_less(limits, found, tmp_path, monkeypatch):
+    sizes = {"SC_PAGE_SIZE": 2**12, "SC_PHYS_PAGES": 2**21}
+    monkeypatch.setattr("os.sysconf", sizes.__getitem__, raising=False)
+    for number, limit in enumerate(limits):
+        (tmp_path / str(number)).write_text(limit)
+    monkeypatch.setattr(module, "CGROUP_LIMITS", [str(tmp_path / str(number)) for number in range(2)])
+    assert total_memory(CPU) == found
+
+
+def test_memory_that_is_just_enough(corpus, small_settings, make_las, monkeypatch):
+    needed = least_memory(make_las(), corpus, 8, CPU)
+    monkeypatch.setattr(module, "total_memory", lambda device: needed)
+    make_model(corpus, small_settings, 0, 8, None, CPU)
+    monkeypatch.setattr(module, "total_memory", lambda device: needed - 1)
+    with pytest.raises(UserError, match="in batches of 8 utterances"):
+        make_model(corpus, small_settings, 0, 8, None, CPU)
 
 
 def test_memory_of_this_machine():

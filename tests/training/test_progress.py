@@ -173,6 +173,14 @@ def test_device_and_memory(monkeypatch):
     assert describe_device(CPU, 4).startswith("4 x CPU, ")
     if sys.platform != "win32":
         assert float(memory_used(CPU).split()[0]) > 0.1  # torch alone takes more
+        usage = SimpleNamespace(ru_maxrss=3 * 2**20)  # kB
+        monkeypatch.setattr("resource.getrusage", lambda who: usage)
+        monkeypatch.setattr(sys, "platform", "linux")
+        assert memory_used(CPU) == "3.0 GiB of memory"
+        usage.ru_maxrss = 2**31
+        monkeypatch.setattr(sys, "platform", "darwin")  # bytes there
+        assert memory_used(CPU) == "2.0 GiB of memory"
+        monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "resource", None)
     assert memory_used(CPU) == ""
 
