@@ -8,6 +8,7 @@ import torch
 from utils.checkpoint import (
     check_finite,
     describe_model,
+    differences,
     load_checkpoint,
     load_models,
     model_from,
@@ -154,3 +155,39 @@ def test_an_ensemble_is_what_its_checkpoints_say(checkpoint, small_settings, tmp
     assert caplog.messages == [f"decoding with {path}, epoch 7" for path in paths]
     save_checkpoint(paths[0], checkpoint)  # from before there were feature configurations
     assert load_models(paths)[1:] == (features, None, 700)
+
+
+def test_runs_that_have_a_checkpoint_are_told(checkpoint, tmp_path):
+    for number in range(12):
+        (tmp_path / f"run{number:02d}").mkdir()
+        (tmp_path / f"run{number:02d}" / "best.pt").touch()
+    names = ", ".join(f"run{number:02d}" for number in range(10))
+    with pytest.raises(UserError, match=rf"runs that have one: {names} \(run\.name=\.\.\.\)"):
+        load_checkpoint(tmp_path / "mine" / "best.pt")
+    with pytest.raises(UserError, match="train first"):
+        load_checkpoint(tmp_path / "mine" / "last.pt")
+
+
+@pytest.mark.parametrize(("count", "more"), [(1, ""), (3, ""), (4, " and 1 more")])
+def test_up_to_three_weights_are_named(count, more):
+    weights = {f"w{index}": torch.tensor([float("nan")]) for index in range(count)} | {"good": torch.ones(1)}
+    names = ", ".join(f"w{index}" for index in range(min(count, 3)))
+    with pytest.raises(UserError, match=rf"a: found weights that are not finite \({names}{more}\); expected"):
+        check_finite("a", weights)
+
+
+def test_differences_are_of_shapes_of_what_is_missing_and_of_what_is_unknown():
+    expected = {"a": torch.ones(2), "b": torch.ones(3), "c": torch.ones(1)}
+    found = {"a": torch.ones(2), "b": torch.ones(3, 1), "d": torch.ones(())}
+    lines = ["b: found (3, 1), expected (3,)", "c: found none, expected (1,)", "d: found (), expected none"]
+    assert differences(found, expected) == "; ".join(lines)
+    assert differences(found, expected | {"e": torch.ones(1)}).endswith("; and 1 more")
+    assert differences(expected, expected) == ""
+
+
+@pytest.mark.parametrize(("frames", "expected"), [((0, 700), 700), ((None, 1), 1), ((-3, 0), None), ((2.5, "9"), None)])
+def test_lengths_that_say_nothing_are_left_out(frames, expected, checkpoint, tmp_path):
+    paths = [tmp_path / f"{name}.pt" for name in "ab"]
+    for path, length in zip(paths, frames, strict=True):
+        save_checkpoint(path, {**checkpoint, "p95_frames": length})
+    assert load_models(paths).p95_frames == expected

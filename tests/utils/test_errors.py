@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from config import known_keys, load_config
-from utils.errors import BadFile, Interrupted, UserError, nearest_key
+from utils.errors import BadFile, Interrupted, UserError, explain_validation_error, nearest_key
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,19 @@ def test_exceptions_say_what_they_hold():
     stopped = Interrupted(signal.SIGINT, "in epoch 3")
     assert (str(stopped), stopped.exit_code) == ("stopped by SIGINT in epoch 3", 130)
     assert Interrupted(0, "").exit_code == 143  # another rank was asked
+
+
+@pytest.mark.parametrize(("length", "shown"), [(78, f"'{'x' * 78}'"), (79, f"'{'x' * 79}...")])
+def test_values_of_up_to_eighty_characters_are_whole(length, shown):
+    """Quotes counted."""
+    message = "Input should be a valid integer"
+    problem = {"loc": ("a", 0, "b"), "type": "int_type", "msg": message, "input": "x" * length}
+    assert explain_validation_error(problem, {}, "here") == f"here: a.0.b: found {shown}, expected integer"
+
+
+def test_a_finding_is_of_the_source_that_set_its_key_or_a_part_of_it():
+    problem = {"loc": ("a", "b", "c"), "type": "missing", "msg": "", "input": {}}
+    sources = {"a.bc": "wrong", "a.b": "right", "a": "too late"}
+    assert explain_validation_error(problem, sources, "nowhere") == "right: a.b.c is missing"
+    assert explain_validation_error(problem, {"a.b.c": "exact"}, "nowhere") == "exact: a.b.c is missing"
+    assert explain_validation_error(problem, {"a.b.c.d": "below"}, "nowhere") == "nowhere: a.b.c is missing"

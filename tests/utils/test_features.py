@@ -69,6 +69,54 @@ def test_names_that_are_neither_old_nor_new_are_refused(tmp_path, name):
         read_feature_config(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"n_mels": 1},
+        {"n_mfcc": 28},
+        {"f_max": 7999, "f_min": 7998.5},
+        {"hop_length": 400},
+        {"hop_length": 1},
+        {"n_fft": 8192},
+        {"n_mels": 400},
+        {"sample_rate": 1_000_000},
+    ],
+)
+def test_the_ends_of_what_is_allowed(entries):
+    assert asdict(parse_feature_config(entries, "here")) == asdict(FeatureConfig()) | entries
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"n_mels": 0},
+        {"n_mfcc": -1},
+        {"f_max": 7999, "f_min": 7999},
+        {"f_min": -0.5},
+        {"hop_length": 401},
+        {"n_fft": 8193},
+        {"n_fft": 399},
+        {"n_mels": 401},
+        {"sample_rate": 1_000_001},
+        {"sample_rate": 15_999},
+    ],
+)
+def test_what_lies_just_beyond_them(entries):
+    with pytest.raises(UserError, match="here: "):
+        parse_feature_config(entries, "here")
+
+
+def test_long_nonsense_is_cut_in_messages():
+    with pytest.raises(UserError, match=r"here: found 'x{80}', expected a feature configuration"):
+        parse_feature_config("x" * 100, "here")
+    with pytest.raises(UserError, match=r"here: n_mels: found 'x{40}', expected an integer from 1 to 1,000,000"):
+        parse_feature_config({"n_mels": "x" * 100}, "here")
+
+
+def test_the_competitions_features():
+    assert parse_feature_config({}, "here") == FeatureConfig() == FeatureConfig(28, 0, 0.0, 8000.0, 16_000, 400, 160, 400)
+
+
 def test_said_in_words():
     assert str(FeatureConfig()) == "28 log mel bands, 0 to 8000 Hz, 25 ms windows every 10 ms, at 16,000 Hz"
     assert str(FeatureConfig(n_mels=40, n_mfcc=13)).startswith("13 cepstra of 40 mel bands")

@@ -2,18 +2,24 @@
 
 import errno
 import os
+import re
 
 import pytest
+import yaml
 
 from utils.errors import UserError
 from utils.files import (
     atomic_write,
     flatten,
+    is_leftover,
+    is_name,
     make_folders,
     parse_yaml,
     read_csv,
     read_lines,
+    sweep_temporaries,
     taken_back,
+    temporary_name,
     to_yaml,
     write_csv,
 )
@@ -164,3 +170,58 @@ def test_folders_of_a_start_that_failed_are_taken_back(ended, tmp_path):
     start(tmp_path / "runs" / "d", KeyError("a bug"))
     for name in ("b", "c", "d"):
         assert (tmp_path / "runs" / name / "log").exists()
+
+
+def test_temporary_names_are_of_a_process_and_are_swept(tmp_path, monkeypatch):
+    path = tmp_path / "sub" / "last.pt"
+    name = temporary_name(path)
+    assert name.parent == path.parent
+    assert re.fullmatch(r"last\.pt\.[0-9a-f]{8}\.tmp", name.name)
+    assert temporary_name(path) == name
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    other = temporary_name(path)
+    assert other != name
+    path.parent.mkdir()
+    for each in (path, name, other, path.with_name("mine.tmp")):
+        each.touch()
+    sweep_temporaries(tmp_path)
+    assert sorted(each.name for each in path.parent.iterdir()) == ["last.pt", "mine.tmp"]
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [(".DS_Store", True), ("._a.npy", True), ("Thumbs.db", True), ("__MACOSX", True), ("a.npy", False), ("db", False)],
+)
+def test_what_systems_leave_behind(name, left):
+    assert is_leftover(name) == left
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("a", True),
+        ("dev-clean", True),
+        ("3e-4+x_y.z b", True),
+        ("a" * 150, True),
+        ("ü" * 75, True),
+        ("a" * 151, False),
+        ("ü" * 76, False),
+        ("", False),
+        ("a.", False),
+        ("-a", False),
+        ("a/b", False),
+        ("a ", False),
+    ],
+)
+def test_names_of_folders(name, fits):
+    assert is_name(name) == fits
+
+
+def test_a_key_that_stands_twice_is_refused():
+    with pytest.raises(yaml.YAMLError, match="the key b stands twice"):
+        parse_yaml("a: 1\nb: 2\nb: 3\n")
+
+
+@pytest.mark.parametrize(("text", "value"), [("on", "on"), ("off", "off"), ("yes", True), ("No", False)])
+def test_switches_in_yaml(text, value):
+    assert parse_yaml(f"key: {text}")["key"] == value

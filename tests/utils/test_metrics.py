@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.metrics import coverage, monotonicity, repetition, score, sharpness
+from utils.metrics import best_epoch, coverage, monotonicity, repetition, score, sharpness
 
 
 def slow_distance(a, b) -> int:
@@ -84,3 +84,28 @@ def test_repetition_tells_a_loop_from_a_text():
     assert repetition(text + " AND FAT MUTTON PIECES" * 6) > 0.5
     assert repetition("A" * 50) > 0.9
     assert repetition("") == repetition("ABC") == repetition("ABCD") == 0
+
+
+def test_measures_of_maps_of_two_characters():
+    """Small enough to compute by hand: spreads well below 1, and what lies just at a quarter of a character."""
+    assert monotonicity(torch.eye(2)) == pytest.approx(1)
+    assert monotonicity(torch.tensor([[0.75, 0.25], [0.25, 0.75]])) == pytest.approx(0.5)
+    attention = torch.zeros(1, 8)
+    attention[0, 0], attention[0, 7] = 0.75, 0.25
+    assert coverage(attention) == 1  # one character: eight steps to either side
+    narrow = torch.zeros(4, 8)
+    narrow[:, 0], narrow[:, 7] = 1 - 0.25 / 4, 0.25 / 4  # a quarter of a character in the last step
+    assert coverage(narrow) == 6 / 8
+    narrow[:, 0], narrow[:, 7] = 1 - 0.24 / 4, 0.24 / 4
+    assert coverage(narrow) == 3 / 8
+
+
+def test_four_characters_in_a_row_repeat():
+    assert repetition("ABCDABCD") == pytest.approx(1 / 5)
+    assert repetition("ABCABC") == 0
+    assert repetition("AAAAA") == 1 / 2
+
+
+def test_the_best_epoch_trained_the_speller_if_any_did():
+    history = [{"epoch": epoch, "dev_distance": value} for epoch, value in enumerate((1.0, 2.0, 5.0, 4.0, 4.0), 1)]
+    assert [best_epoch(history, ctc_epochs)["epoch"] for ctc_epochs in (0, 1, 2, 3, 5)] == [1, 2, 4, 4, 1]

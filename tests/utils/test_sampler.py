@@ -94,3 +94,20 @@ def test_ranks_take_turns_with_whole_batches_in_evaluation(world_size):
 def test_seeds_beyond_64_bits_are_wrapped():
     assert [wrap_seed(seed) for seed in (5, 2**64 + 5, -1)] == [5, 5, 2**64 - 1]
     assert len(list(BucketSampler([5, 6, 7, 8], 2, seed=2**63 - 1))) == 2
+
+
+def test_pools_are_of_a_hundred_batches_and_the_last_one_has_the_rest():
+    """A rest of less than half a pool joins the one before, so that no pool is small."""
+    pools = {N: BucketSampler([9] * N, 10, seed=0)._pools(N) for N in (7, 1000, 1499, 1501, 2499)}
+    assert pools == {7: [7], 1000: [1000], 1499: [1499], 1501: [1000, 501], 2499: [1000, 1499]}
+
+
+def test_speeds_are_drawn_evenly_from_both_sides_of_one():
+    sampler = BucketSampler([100] * 2000, 8, seed=0, speed=0.2)
+    speeds = np.array([item.speed for batch in sampler for item in batch])
+    assert [speeds.min(), speeds.mean(), speeds.max()] == pytest.approx([0.8, 1.0, 1.2], abs=0.01)
+
+
+def test_what_is_not_said_is_not_augmented():
+    assert Item(3) == (3, 0, 1.0)
+    assert {item.speed for batch in BucketSampler([5, 6, 7], 2, seed=1) for item in batch} == {1.0}
