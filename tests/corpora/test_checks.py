@@ -2,6 +2,7 @@
 
 import errno
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 from corpora import checks
 from corpora.checks import (
     PartitionIndex,
+    UtteranceRecord,
+    check_lengths,
     check_shapes,
     first_findings,
+    has_boundaries,
     infer_format,
     list_findings,
     read_features,
@@ -197,3 +201,111 @@ def test_a_disk_that_does_not_answer_is_asked_again_and_no_fault_of_the_file(tmp
     else:
         with pytest.raises(UserError, match=r"a\.npy: its disk does not answer .*; nothing is wrong with the file"):
             read_utterance(path, None)
+
+
+def test_a_disk_that_does_not_answer_is_asked_five_times_with_pauses(tmp_path, monkeypatch):
+    pauses = []
+
+    def fail(self):
+        raise OSError(errno.EIO, "Input/output error", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(checks.time, "sleep", pauses.append)
+    with pytest.raises(UserError):
+        read_features(tmp_path / "a.npy")
+    assert pauses == [0.5] * 4
+
+
+def test_a_long_reason_is_cut(tmp_path, failing_load):
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones((5, 4), "f4"))
+    failing_load(ValueError("x" * 200), 1)
+    with pytest.raises(BadFile, match=r"\(x{100}\)"):
+        read_features(path)
+    np.save(path, np.array([str(number) for number in range(10)]))
+    with pytest.raises(BadFile, match="outside the vocabulary: '0', '1', '2', '3', '4', '5', '6', '7', expected"):
+        read_transcript(path)
+
+
+# ------------------------------------------------------------------------------------------------------ what was read
+
+
+def save(folder, features, text=("<sos>", "A", "<eos>")):
+    paths = folder / "f.npy", folder / "t.npy"
+    np.save(paths[0], features)
+    np.save(paths[1], np.array(text))
+    return paths
+
+
+@pytest.mark.parametrize("text", [("<sos>", "A", "B", "<eos>"), ("A", "B"), ("<sos>", "A", "B"), ("A", "B", "<eos>")])
+def test_an_utterance_as_it_was_read(tmp_path, text):
+    features = np.arange(6, dtype=np.float64).reshape(3, 2)
+    record = read_utterance(*save(tmp_path, features, text))
+    assert (record.shape, record.text, record.findings) == ((3, 2), "AB", [])
+    assert record.features.dtype == np.float32
+    assert record.checksum == zlib.crc32(features.astype(np.float32).tobytes())
+    assert has_boundaries(tmp_path / "t.npy") == (text[0] == "<sos>")
+
+
+def test_numbers_that_are_not_finite_are_counted_and_the_first_is_shown(tmp_path):
+    features = np.ones((4, 3), np.float32)
+    features[1, 2], features[3, 0] = np.nan, np.inf
+    (finding,) = read_utterance(*save(tmp_path, features)).findings
+    assert "found nan at [1, 2] (2 values not finite); expected finite numbers" in finding
+
+
+@pytest.mark.parametrize(("value", "half", "fits"), [(65504, True, True), (-65505, True, False), (1e30, False, True)])
+def test_what_16_bits_cannot_hold_is_a_finding_where_they_have_to(tmp_path, value, half, fits):
+    findings = read_utterance(*save(tmp_path, np.array([[0.0, value]])), half).findings
+    assert fits == (findings == [])
+    if not fits:
+        assert "found a value of 65,505; expected at most 65,504, the most that 16 bits hold" in findings[0]
+
+
+def test_both_files_of_an_utterance_can_be_wrong(tmp_path):
+    findings = read_utterance(*save(tmp_path, np.ones(3), ["a"])).findings
+    assert [finding.split(":")[0].strip(" '").rpartition("/")[2] for finding in findings] == ["f.npy", "t.npy"]
+    assert read_utterance(tmp_path / "t.npy", None).text is None
+
+
+def test_the_parts_of_an_index_add_up():
+    good = UtteranceRecord(None, (5, 4), "AB", 7)
+    bad = UtteranceRecord(findings=["  it is wrong"])
+    one, two = PartitionIndex.of([bad, good]), PartitionIndex.of([good, bad, bad])
+    whole = one + two
+    assert whole.shapes.tolist() == [[0, 0], [5, 4], [5, 4], [0, 0], [0, 0]]
+    assert whole.readable.tolist() == [False, True, True, False, False]
+    assert whole.texts == ["", "AB", "AB", "", ""]
+    assert whole.findings == {0: bad.findings, 3: bad.findings, 4: bad.findings}
+    assert whole.checksums.tolist() == [0, 7, 7, 0, 0]
+    whole.add(3, "  and more")
+    whole.add(1, "  also")
+    assert (whole.findings[3], whole.findings[1]) == (["  it is wrong", "  and more"], ["  also"])
+    assert PartitionIndex.of([]).shapes.shape == (0, 2)
+
+
+@pytest.mark.parametrize(("time_first", "shape"), [(True, r"shape (T, 4)"), (False, r"shape (4, T)")])
+def test_files_of_another_dimension_are_findings(time_first, shape):
+    shapes = np.array([(9, 4), (4, 4), (0, 0), (9, 5)])
+    index = PartitionIndex(shapes if time_first else shapes[:, ::-1], [""] * 4, {}, np.zeros(4, np.uint32))
+    features = PathList.of(Path("dev"), ["a.npy", "b.npy", "c.npy", "d.npy"])
+    check_shapes(index, features, FeatureFormat(4, time_first, "mean"))
+    found = "(9, 5)" if time_first else "(5, 9)"
+    assert index.findings == {
+        3: [f"  'dev/d.npy': found shape {found}; expected {shape}, as the model or the other files have"]
+    }
+
+
+@pytest.mark.parametrize("time_first", [True, False])
+def test_texts_too_long_for_their_frames_are_findings(time_first):
+    """CTC needs a step for every character, and one more between two that are the same."""
+    texts = ["ABCD", "ABCDE", "AABB", "ABAB", "", "ABCDE"]
+    shapes = np.array([(8, 3)] * 5 + [(0, 0)])
+    index = PartitionIndex(shapes if time_first else shapes[:, ::-1], texts, {}, np.zeros(6, np.uint32))
+    transcripts = PathList.of(Path("dev"), [f"{number}.npy" for number in range(6)])
+    check_lengths(index, transcripts, FeatureFormat(3, time_first, "mean"), lambda frames: frames // 2)
+    expected = "expected at most 4, all that the model can align to so few frames"
+    assert index.findings == {
+        1: [f"  'dev/1.npy': found a transcript of 5 characters (0 doubled) for 8 frames; {expected}"],
+        2: [f"  'dev/2.npy': found a transcript of 4 characters (2 doubled) for 8 frames; {expected}"],
+    }
