@@ -1,4 +1,7 @@
+"""Utterances as batches: normalised, padded, by workers or not."""
+
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ import torch
 
 from corpora.layout import find_partition
 from corpora.loading import load_corpus
-from dataset import FeatureDataset, collate, is_cepstral, make_loader, normalize
+from dataset import Batch, FeatureDataset, _leave_signals, collate, is_cepstral, make_loader, normalize
 from tests.conftest import write_utterance
 from utils.augment import Augmentation
 from utils.sampler import BucketSampler, Item
@@ -100,3 +103,53 @@ def test_cepstra_are_told_from_bands(tmp_path, cache):
         for name in ("mel", "mfcc")
     }
     assert found == {"mel": False, "mfcc": True}
+
+
+@pytest.mark.parametrize(("scale", "deviation"), [(1e-2, 1e-2 + 1e-5), (1.0, 1.0 + 1e-5), (4e14, 4e14), (1e15, None)])
+def test_deviations_beside_their_epsilon(scale, deviation):
+    """Of two frames at plus and minus one; where features are huge, epsilon is of their own scale."""
+    features = scale * torch.tensor([[1.0, -2.0], [-1.0, 2.0]])
+    found = normalize(features, "mean_variance")
+    assert found.dtype == torch.float32
+    if deviation is None:
+        expected = torch.tensor([1.0, -2.0]) / (torch.tensor([1.0, 2.0]) + 1e-5 * 2.5**0.5)
+    else:
+        expected = scale * torch.tensor([1.0, -2.0]) / torch.tensor([deviation, scale + deviation])
+    torch.testing.assert_close(found[0], expected, rtol=1e-6, atol=0)
+    assert normalize(0 * features, "mean_variance").tolist() == [[0.0, 0.0], [0.0, 0.0]]
+
+
+def test_some_rows_of_a_batch_have_no_padding_of_others():
+    lengths, token_lengths = torch.tensor([5, 2, 3]), torch.tensor([4, 3, 6])
+    batch = Batch(torch.tensor([7, 8, 9]), torch.rand(3, 5, 2), lengths, torch.arange(18).view(3, 6), token_lengths)
+    assert batch.characters == 3 + 2 + 5
+    rest = batch.rows(slice(1, 3))
+    assert rest.indices.tolist() == [8, 9]
+    assert torch.equal(rest.features, batch.features[1:, :3])
+    assert torch.equal(rest.tokens, batch.tokens[1:])
+    assert batch.rows(slice(1, 2)).tokens.shape == (1, 3)
+    assert rest.characters == 7
+
+
+@pytest.mark.parametrize(("workers", "device"), [(0, "cpu"), (2, "cpu"), (0, "cuda")])
+def test_how_a_loader_is_made(toy_root, workers, device):
+    corpus = load_corpus([find_partition(toy_root, "dev")], "mean")
+    loader = make_loader(FeatureDataset(corpus), [[Item(0)]], workers, torch.device(device))
+    assert loader.num_workers == workers
+    assert loader.persistent_workers == (workers > 0)
+    assert loader.pin_memory == (device == "cuda")
+    assert (loader.multiprocessing_context is None) == (workers == 0)
+
+
+def test_workers_leave_signals_to_the_main_process(monkeypatch):
+    set_to = {}
+    monkeypatch.setattr("dataset.signal.signal", set_to.__setitem__)
+    _leave_signals(0)
+    assert set_to[signal.SIGINT] == set_to[signal.SIGTERM] == signal.SIG_IGN
+
+
+def test_utterances_without_transcripts_have_no_tokens(toy_root):
+    corpus = load_corpus([find_partition(toy_root, "test")], "none")
+    utterance = FeatureDataset(corpus)[Item(4)]
+    assert (utterance.position, utterance.tokens.tolist()) == (4, [])
+    assert torch.equal(utterance.features, torch.from_numpy(corpus.read(4)))

@@ -1,10 +1,13 @@
 """Sound to samples, to features, to pieces."""
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
+import torch
+import torchaudio
 
 from corpora.audio import cut_at_pauses, features_of, loudness, make_feature_config, read_speech, resample
 from utils.errors import BadFile, UserError
@@ -190,3 +193,63 @@ def test_silence_has_no_pieces(loudness):
 def test_even_sound_is_one_piece():
     for speech in (recording((5, 0.1)), tone(440, 5), recording((0.03, 0.1))):
         assert cut_at_pauses(speech, RATE) == [(0, len(speech))]
+
+
+# ------------------------------------------------------------------------------------------------- exact ends of rules
+
+
+@pytest.mark.parametrize(("value", "fits"), [(1e6, True), (1.1e6, False)])
+def test_samples_that_somebody_forgot_to_scale(value, fits, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.full(RATE, value), RATE, subtype="FLOAT")
+    if fits:
+        assert read_speech(tmp_path / "a.wav", FeatureConfig()).max() == value
+    else:
+        with pytest.raises(BadFile, match=r"samples up to 1\.1e\+06, expected numbers between -1 and 1"):
+            read_speech(tmp_path / "a.wav", FeatureConfig())
+
+
+@pytest.mark.parametrize(("frames", "fits"), [(24 * 3600 * 8, True), (24 * 3600 * 8 + 1, False)])
+def test_a_day_is_the_longest_recording(frames, fits, tmp_path, monkeypatch):
+    soundfile.write(tmp_path / "a.wav", np.zeros(8000), 8000)
+    monkeypatch.setattr("corpora.audio.soundfile.info", lambda path: SimpleNamespace(frames=frames, samplerate=8))
+    words = "ends early" if fits else f"{frames:,} samples, as its header claims, expected at most 24 hours"
+    with pytest.raises(BadFile, match=words):
+        read_speech(tmp_path / "a.wav", FeatureConfig())
+
+
+def test_log_mel_written_out():
+    """Of a tone that fills whole windows: the logarithm of the mel bands of its power, with a floor."""
+    config = FeatureConfig()
+    silence = features_of(np.zeros(RATE, np.float32), config)
+    assert silence.shape == (101, 28)
+    assert silence == pytest.approx(np.log(1e-6))
+    window = torch.hann_window(400).numpy()
+    speech = tone(1000)
+    bands = torchaudio.functional.melscale_fbanks(201, 0.0, 8000.0, 28, RATE).numpy()
+    frame = 50  # its window is centred at sample 8,000
+    power = np.abs(np.fft.rfft(window * speech[frame * 160 - 200 : frame * 160 + 200])) ** 2
+    expected = np.log(power @ bands + 1e-6)
+    np.testing.assert_allclose(features_of(speech, config)[frame], expected, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bands", "cepstra", "fft"),
+    [("28", 28, 0, 400), ("mel100", 100, 0, 512), ("mel128", 128, 0, 1024), ("mfcc13", 40, 13, 400)],
+)
+def test_the_fft_is_the_smallest_that_serves_every_band(kind, bands, cepstra, fft):
+    assert make_feature_config(kind, 0, 8000) == FeatureConfig(bands, cepstra, 0, 8000, n_fft=fft)
+
+
+def test_margins_of_a_fifth_of_a_second_and_pauses_of_one():
+    """Two phrases a second apart are two pieces, less is one; a fifth of a second around each is kept."""
+    apart = seconds(cut_at_pauses(recording((1, 0), (1, 0.1), (1.25, 0), (1, 0.1), (1, 0)), RATE))
+    assert len(apart) == 2
+    assert apart[0][0] == pytest.approx(0.8, abs=0.06)
+    assert apart[0][1] == pytest.approx(2.2, abs=0.06)
+    assert len(cut_at_pauses(recording((1, 0), (1, 0.1), (0.85, 0), (1, 0.1), (1, 0)), RATE)) == 1
+
+
+@pytest.mark.parametrize(("level", "heard"), [(10 ** (-64 / 20), True), (10 ** (-66 / 20), False)])
+def test_what_is_below_65_decibels_is_not_heard(level, heard):
+    speech = np.tile(np.array([level, -level], np.float32), RATE)
+    assert bool(cut_at_pauses(speech, RATE)) == heard

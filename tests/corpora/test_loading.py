@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from corpora.layout import find_partition
-from corpora.loading import load_corpus, load_labelled
+from corpora.loading import Corpus, load_corpus, load_labelled
 from tests.conftest import write_utterance
 from utils.errors import UserError
 from utils.features import FeatureFormat
@@ -94,6 +94,51 @@ def test_statistics_of_a_corpus(tmp_path):
         path.unlink()
     with pytest.raises(ValueError, match="no transcripts"):
         _ = load_corpus([find_partition(tmp_path, "dev")], "mean").transcripts
+
+
+def test_hours_and_percentiles(tmp_path):
+    lengths = tuple(range(60_000, 60_100))
+    corpus = Corpus(FeatureFormat(4, True, "mean"), [tmp_path / "mfcc" / "a.npy"] * 100, lengths, ("AB",) * 100, None)
+    assert corpus.size == f"100 utterances, {sum(lengths) / 360_000:.2f} hours"
+    assert corpus.p95_frames == 60_094
+    assert corpus.frames_per_character == sum(lengths) / 200
+
+
+def test_digests_change_with_lengths_texts_and_features(tmp_path):
+    def digests(lengths=(5, 6), texts=("A", "B"), checksums=(1, 2), names="ab"):
+        paths = [tmp_path / "dev" / "mfcc" / f"{name}.npy" for name in names]
+        return Corpus(FeatureFormat(4, True, "mean"), paths, lengths, texts, None, checksums)
+
+    first = digests()
+    assert list(first.digests) == ["dev/a", "dev/b"]
+    assert all(0 <= number < 2**63 for number in first.digests.values())
+    assert len(first.digest) == 16
+    for other in (digests(lengths=(5, 7)), digests(texts=("A", "C")), digests(checksums=(1, 3))):
+        assert other.digests["dev/a"] == first.digests["dev/a"]
+        assert other.digests["dev/b"] != first.digests["dev/b"]
+        assert other.digest != first.digest
+    assert digests(names="ba").digest != first.digest
+    assert digests().digest == first.digest
+    assert digests(texts=None, checksums=()).digests.keys() == first.digests.keys()
+
+
+def test_features_are_kept_in_half_precision_where_that_is_asked_for(tmp_path):
+    write_utterance(tmp_path / "dev", "a", "HI", np.full((20, 4), 1.0001, np.float32))
+    partition = find_partition(tmp_path, "dev")
+    for half, dtype in ((True, np.float16), (False, np.float32)):
+        corpus = load_corpus([partition], "mean", half=half)
+        assert corpus.features[0].dtype == dtype
+        assert corpus.read(0).dtype == np.float32
+        assert (corpus.read(0)[0, 0] == 1) == half
+
+
+def test_features_of_another_utterance_of_the_same_size_are_noticed(tmp_path):
+    write_utterance(tmp_path / "dev", "a", "HI", np.ones((20, 4), np.float32))
+    corpus = load_corpus([find_partition(tmp_path, "dev")], "mean", cache="off")
+    assert corpus.read(0).shape == (20, 4)
+    np.save(corpus.paths[0], np.full((20, 4), 2, np.float32))
+    with pytest.raises(UserError, match=r"a\.npy: found other features than when it was checked"):
+        corpus.read(0)
 
 
 @pytest.mark.parametrize(
