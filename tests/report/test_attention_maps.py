@@ -5,6 +5,8 @@ import io
 import json
 
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from PIL import Image
 
@@ -37,6 +39,27 @@ def test_first_and_best_side_by_side_and_several_utterances(tmp_path):
     save_attention_maps(tmp_path / "three.png", [flat, diagonal, diagonal], "epoch 2")
     one = imread(tmp_path / "three.png").shape
     assert one[1] > 1.4 * pair.shape[1]
+
+
+@pytest.mark.parametrize(("characters", "height"), [(5, 3.0), (99, 12.5), (209, 24.0)])
+def test_what_stands_where_in_a_picture(characters, height, tmp_path, monkeypatch):
+    """A row a character, seconds across, from no attention on."""
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure))
+    spelled = [*("A " * characters)[:characters], "<eos>"]
+    attention = AttentionMap("dev-1", spelled, np.eye(characters + 1), 1.2)
+    save_attention_maps(tmp_path / "a.png", [attention, attention], "epoch 1")
+    save_first_and_best(tmp_path / "b.png", attention, attention, ("one", "two"))
+    for figure, titles in zip(figures, (["dev-1"] * 2, ["one", "two"]), strict=True):
+        assert figure.get_size_inches() == pytest.approx((9.6, height))
+        assert [axes.get_title() for axes in figure.axes] == titles
+        for axes in figure.axes:
+            (image,) = axes.images
+            assert image.get_extent() == pytest.approx([0, 1.2, characters + 0.5, -0.5])
+            assert image.get_clim()[0] == 0
+            assert axes.get_yticks().tolist() == list(range(characters + 1))
+            assert [label.get_text() for label in axes.get_yticklabels()][:2] == ["A", "␣"]
+    assert [figure.get_suptitle() for figure in figures] == ["epoch 1", "dev-1"]
 
 
 def test_long_transcripts_make_a_picture_of_bounded_size(tmp_path):
@@ -140,3 +163,22 @@ def test_maps_of_another_dev_partition_are_left_out(tmp_path):
     kept = kept_maps(tmp_path, 10**6)
     assert kept["utterances"] == [{"utterance": "u", "characters": ["A"], "seconds": 1.0}]
     assert [(one["epoch"], one["distance"]) for one in kept["epochs"]] == [(2, [4])]
+
+    assert [one["epoch"] for one in kept["epochs"]] == [2]
+
+
+@pytest.mark.parametrize(("steps", "kept"), [(500, 500), (501, 251), (1000, 500)])
+def test_up_to_500_cells_across_are_kept(tmp_path, steps, kept):
+    keep_maps(tmp_path, 1, [AttentionMap("u", ["A"], np.eye(1, steps), 1.0)])
+    _, picture = grey(tmp_path, 1)
+    assert picture.shape == (1, kept)
+
+
+def test_as_many_epochs_are_kept_as_fit_the_budget_exactly(tmp_path):
+    for epoch in range(1, 8):
+        keep_maps(tmp_path, epoch, [AttentionMap("u", ["A"], np.full((1, 4), 0.25), 1.0)])
+    size = (tmp_path / "epoch-001.json").stat().st_size
+    assert [one["epoch"] for one in kept_maps(tmp_path, 7 * size)["epochs"]] == [1, 2, 3, 4, 5, 6, 7]
+    assert [one["epoch"] for one in kept_maps(tmp_path, 7 * size - 1)["epochs"]] == [1, 3, 5, 7]
+    assert [one["epoch"] for one in kept_maps(tmp_path, 3 * size)["epochs"]] == [1, 4, 7]
+    assert [one["epoch"] for one in kept_maps(tmp_path, 0, always=[2, 99])["epochs"]] == [1, 2, 7]

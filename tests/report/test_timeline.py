@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from decoding.recordings import Piece, Recording, Word
@@ -37,6 +38,57 @@ def test_long_pieces_make_pictures_of_bounded_size(tmp_path):
     height, width = imread(tmp_path / "a.png").shape[:2]
     assert width <= 2200
     assert height <= 1200
+
+
+@pytest.fixture
+def figures(monkeypatch) -> list[Figure]:
+    """The figures that are saved, instead of their files."""
+    saved = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: saved.append(figure))
+    return saved
+
+
+@pytest.mark.parametrize(
+    ("seconds", "characters", "size"),
+    [(4.0, 6, (7.0, 2.8 + 2.5)), (10.0, 100, (11.0, 2.8 + 6.0)), (60.0, 500, (22.0, 2.8 + 9.0))],
+)
+def test_pictures_grow_with_what_is_in_them(figures, tmp_path, seconds, characters, size):
+    features, attention = np.zeros((round(100 * seconds), 28)), np.ones((characters, 25))
+    save_timeline(tmp_path / "a.png", "a", (0.0, seconds), [], features, attention, FeatureConfig())
+    assert figures[0].get_size_inches() == pytest.approx(size)
+    heights = figures[0].axes[0].get_gridspec().get_height_ratios()
+    assert heights == pytest.approx((0.6, 2.0, size[1] - 2.8))
+
+
+def test_what_stands_where_in_a_picture(figures, tmp_path):
+    """Four words from second 10 on, in turn on three levels; frames around multiples of the hop."""
+    words = [Word("ABCD"[n], 10.0 + n, 10.5 + n, slice(2 * n, 2 * n + 1 + n)) for n in range(4)]
+    features = np.arange(400.0 * 28).reshape(400, 28)
+    save_timeline(tmp_path / "a.png", "the title", (10.0, 14.0), words, features, np.ones((12, 50)), FeatureConfig())
+    said, heard, attended = figures[0].axes
+    assert [(*text.get_position(), text.get_text()) for text in said.texts] == [
+        (10.25, 3, "A"),
+        (11.25, 2, "B"),
+        (12.25, 1, "C"),
+        (13.25, 3, "D"),
+    ]
+    lines = [collection.get_segments()[0].tolist() for collection in said.collections]
+    assert lines[1] == [[11.0, pytest.approx(1.55)], [11.5, pytest.approx(1.55)]]
+    assert said.get_ylim() == pytest.approx((0.3, 3.5))
+    assert said.get_title() == "the title"
+    for axes in (heard, attended):
+        assert [line.get_xdata()[0] for line in axes.lines] == [10.0, 11.0, 12.0, 13.0]
+    (bands,) = heard.images
+    assert bands.get_extent() == pytest.approx([9.995, 13.995, -0.5, 27.5])
+    assert bands.get_clim() == pytest.approx(tuple(np.percentile(features, [1, 99.5])))
+    assert bands.origin == "lower"
+    (weights,) = attended.images
+    assert weights.get_extent() == pytest.approx([10.0, 14.0, 11.5, -0.5])
+    assert weights.get_clim()[0] == 0
+    assert attended.get_yticks().tolist() == [0.0, 2.5, 5.0, 7.5, 11.0]
+    assert [label.get_text() for label in attended.get_yticklabels()] == ["A", "B", "C", "D", "<eos>"]
+    assert attended.get_xlim() == (10.0, 14.0)
+    assert heard.get_ylabel() == "mel band"
 
 
 def recording(name: str, pieces: int) -> Recording:
