@@ -1,11 +1,14 @@
 """Where values come from, and what is said of bad ones."""
 
+import copy
+import math
 import subprocess
 import sys
 
 import pytest
+from pydantic import ValidationError
 
-from config import DEFAULTS, load_config
+from config import DEFAULTS, Config, known_keys, load_config
 from utils.errors import UserError
 from utils.files import to_yaml
 
@@ -154,3 +157,146 @@ def test_commands_exit_with_2_and_no_traceback(command):
 def test_off_is_a_word_here():
     """YAML reads it as false."""
     assert load_config(overrides=["data.cache=off"]).data.cache == "off"
+
+
+# -------------------------------------------------------------------------------------------------------------- bounds
+
+WHOLE = {  # least and most of keys that are integers
+    "augment.frequency_masks": (0, 10**6),
+    "augment.from_epoch": (1, 10**6),
+    "data.workers": (0, 256),
+    "decoding.beam_size": (1, 1024),
+    "model.listener.blstm_layers": (0, 32),
+    "model.listener.pblstm_layers": (0, 8),
+    "model.speller.hidden": (1, 8192),
+    "model.speller.layers": (1, 32),
+    "training.epochs": (1, 10**6),
+    "training.seed": (0, 2**63 - 1),
+}
+REAL = {  # and of those that are not, with what lies just beyond; a bound may itself be excluded
+    "augment.speed": ([0.0, 0.5], [-0.01, 0.51]),
+    "augment.time_fraction": ([0.0, 1.0], [-0.01, 1.01]),
+    "augment.vocal_tract": ([0.0, 0.5], [-0.01, 0.51]),
+    "decoding.ctc_weight": ([0.0, 1.0], [-0.01, 1.01]),
+    "decoding.lm_weight": ([0.0, 1e6], [-0.01, 1e6 + 1]),
+    "model.speller.dropout": ([0.0, 0.99], [-0.01, 1.0]),
+    "training.clip_norm": ([1e-9, 1e6], [0.0, 1e6 + 1]),
+    "training.ctc_weight": ([0.0, 0.99], [-0.01, 1.0]),
+    "training.label_smoothing": ([0.0, 0.99], [-0.01, 1.0]),
+    "training.learning_rate": ([1e-9, 10.0], [0.0, 10.01]),
+    "training.weight_decay": ([0.0, 10.0], [-0.01, 10.01]),
+}
+
+
+@pytest.fixture(scope="module")
+def validate():
+    """Whether the configuration with one key changed is valid."""
+    settings = load_config(overrides=["training.ctc_epochs=0"]).model_dump()
+
+    def validate(key: str, value: object) -> bool:
+        changed = copy.deepcopy(settings)
+        node = changed
+        *sections, name = key.split(".")
+        for section in sections:
+            node = node[section]
+        node[name] = value
+        try:
+            Config.model_validate(changed)
+        except ValidationError:
+            return False
+        return True
+
+    return validate
+
+
+@pytest.mark.parametrize("key", WHOLE)
+def test_bounds_of_whole_numbers(key, validate):
+    least, most = WHOLE[key]
+    assert [validate(key, value) for value in (least - 1, least, most, most + 1)] == [False, True, True, False]
+    assert not validate(key, least + 0.5)
+
+
+@pytest.mark.parametrize("key", REAL)
+def test_bounds_of_real_numbers(key, validate):
+    inside, outside = REAL[key]
+    assert all(validate(key, value) for value in inside)
+    assert not any(validate(key, value) for value in (*outside, math.inf, math.nan))
+
+
+def test_bounds_within_lists_and_of_texts(validate):
+    def conv(count: int = 1, **changed) -> list[dict]:
+        return [{"channels": 8, "kernel": 3, "stride": 2} | changed] * count
+
+    key = "model.listener.conv"
+    assert [kernel for kernel in range(14) if validate(key, conv(kernel=kernel))] == [1, 3, 5, 7, 9, 11]
+    assert [stride for stride in range(-1, 19) if validate(key, conv(stride=stride))] == list(range(1, 17))
+    assert [count for count in range(19) if validate(key, conv(count))] == list(range(17))
+    assert not validate("data.train", [])
+    assert [validate("run.dir", text) for text in ("", "a")] == [False, True]
+
+
+# ------------------------------------------------------------------------------------------- settings of a trained run
+
+
+def test_what_a_run_was_trained_with_is_below_a_file_and_only_what_decoding_wants(tmp_path):
+    trained, file = tmp_path / "config.yaml", tmp_path / "mine.yaml"
+    settings = {
+        "data": {"dev": "theirs", "root": "there", "of_another_version": 1},
+        "decoding": {"beam_size": 3, "rank": "likelihood"},
+        "training": {"epochs": 3, "device": "cuda"},
+        "test": {"submission": "theirs.csv"},
+    }
+    trained.write_text(to_yaml(settings))
+    file.write_text("decoding: {beam_size: 4}\n")
+    found, default = load_config(file, ["data.root=mine"], trained=trained), load_config()
+    assert (found.data.dev, found.data.root) == ("theirs", "mine")
+    assert (found.decoding.beam_size, found.decoding.rank) == (4, "likelihood")
+    assert found.test.submission == "theirs.csv"
+    assert found.training == default.training
+    assert load_config(trained=tmp_path / "none.yaml") == default
+
+
+@pytest.mark.parametrize(("name", "kept"), [("a/b.csv", True), ("/tmp/b.csv", False), ("../b.csv", False)])
+def test_a_run_from_elsewhere_does_not_say_where_to_write(tmp_path, name, kept):
+    trained = tmp_path / "config.yaml"
+    trained.write_text(to_yaml({"test": {"submission": name}}))
+    assert load_config(trained=trained).test.submission == (name if kept else load_config().test.submission)
+
+
+@pytest.mark.parametrize("text", ["3", "[a", "data", ""])
+def test_settings_of_a_run_that_are_none_are_a_message(tmp_path, text):
+    trained = tmp_path / "config.yaml"
+    trained.write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml: found no settings of a run, expected what train\.py wrote"):
+        load_config(trained=trained)
+
+
+def test_files_that_are_there_are_listed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert complaint(path="mine.yaml") == "mine.yaml: found no such configuration file"
+    for number in range(14):
+        (tmp_path / f"c{number:02d}.yaml").touch()
+    (tmp_path / ".hidden.yaml").touch()
+    listed = ", ".join(f"c{number:02d}.yaml" for number in range(12))
+    assert complaint(path="mine.yaml") == f"mine.yaml: found no such configuration file; files that are there: {listed}"
+
+
+def test_keys_are_those_that_hold_values():
+    keys = known_keys()
+    assert keys["training.epochs"] is not None
+    assert {"training", "model.listener", "training.teacher_forcing"}.isdisjoint(keys)
+    assert {"model.listener.conv", "training.teacher_forcing.stages", "wandb.group"} <= keys.keys()
+
+
+def test_keyword_arguments_for_what_is_below(tmp_path):
+    overrides = ["run.name=x", f"run.dir={tmp_path}", "data.half_precision=true", "data.skip_bad=true"]
+    config = load_config(overrides=overrides)
+    assert config.loading_kwargs == {
+        "cache": config.data.cache,
+        "cache_folder": tmp_path / "packed",
+        "half": True,
+        "skip_bad": True,
+    }
+    assert config.run.path == tmp_path / "x"
+    assert "speed" not in config.augment.utterance_kwargs
+    assert config.augment.utterance_kwargs.keys() == config.augment.model_dump().keys() - {"speed"}
