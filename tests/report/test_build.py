@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from report import build
 from report.attention_maps import keep_maps
-from report.build import RunReport, differences, fill_page, why_train_loss_is_higher, write_report
+from report.build import RunReport, differences, fill_page, gather, why_train_loss_is_higher, write_report
 from training.evaluate import AttentionMap, Evaluation, Prediction
 from utils.files import temporary_name
 
@@ -89,6 +90,54 @@ def test_what_it_holds(run_folder):
     assert test["rows"][0][3] == ["A ", ["BEE", "PEE"], " AND", [" A", ""], " DEAD CAD"]
     assert [one["distance"] for one in data["maps"]["epochs"]] == [[0, 3, 1]] * 4
     assert data["environment"]["torch"] == "2.11.0"
+
+
+@pytest.mark.parametrize(("epochs", "warned"), [(9, False), (10, True)])
+def test_a_run_is_diagnosed_from_the_eighth_epoch_of_its_speller_on(tmp_path, epochs, warned):
+    (tmp_path / "config.yaml").write_text("training: {ctc_epochs: 2}\n")
+    rows = [make_row(epoch) | {"dev_monotonicity": 0.1} for epoch in range(1, epochs + 1)]
+    pd.DataFrame(rows).to_csv(tmp_path / "metrics.csv", index=False)
+    data = gather(tmp_path)
+    assert bool(data["warnings"]) == warned
+    assert data["best"] == epochs
+    assert data["aligned"] == 0.4
+
+
+def test_the_best_epoch_trained_the_speller(tmp_path):
+    (tmp_path / "config.yaml").write_text("training: {ctc_epochs: 2}\n")
+    distances = (1.0, 2.0, 9.0, 8.0)
+    rows = [make_row(epoch) | {"dev_distance": distance} for epoch, distance in enumerate(distances, 1)]
+    pd.DataFrame(rows).to_csv(tmp_path / "metrics.csv", index=False)
+    assert gather(tmp_path)["best"] == 4
+    (tmp_path / "config.yaml").unlink()
+    assert gather(tmp_path)["best"] == 1
+    (tmp_path / "metrics.csv").unlink()
+    assert (gather(tmp_path)["best"], gather(tmp_path)["warnings"]) == (None, [])
+
+
+def test_a_table_of_predictions_counts_what_was_said_and_what_was_heard(tmp_path):
+    rows = [("a", "AAB", "AB", 1), ("b", "AB", "AB", 0), ("c", "NA", "BA", 1), ("d", "", "X", 1)]
+    for name, time in (("old", 1_000_000), ("new", 2_000_000)):
+        path = tmp_path / f"predictions-{name}.csv"
+        pd.DataFrame(rows, columns=build.COLUMNS).to_csv(path, index=False)
+        os.utime(path, (time, time))
+    first, second = gather(tmp_path)["splits"]
+    assert (first["name"], second["name"]) == ("new", "old")
+    assert first["utterances"] == 4
+    assert first["spoken"] == {"A": 4, "B": 2, "N": 1}
+    assert sorted(first["confused"]) == [["", "X", 1], ["A", "", 1], ["N", "B", 1]]
+    assert sorted(first["points"]) == [[0, 1, 1], [2, 0, 1], [2, 1, 1], [3, 1, 1]]
+    assert [row[:3] for row in first["rows"]] == [["a", 1, 3], ["c", 1, 2], ["d", 1, 0], ["b", 0, 2]]
+    assert first["score"]["distance"] == 3 / 4
+
+
+def test_the_utterances_with_the_largest_distance_are_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "ROWS", 2)
+    rows = [(f"u{distance}", "AB", "AB", distance) for distance in (1, 3, 2)]
+    pd.DataFrame(rows, columns=build.COLUMNS).to_csv(tmp_path / "predictions-dev.csv", index=False)
+    (split,) = gather(tmp_path)["splits"]
+    assert [row[0] for row in split["rows"]] == ["u3", "u2"]
+    assert split["utterances"] == 3
 
 
 def test_differences_put_both_texts_together_again():
@@ -221,3 +270,8 @@ def test_a_report_that_cannot_be_written_is_a_line(broken, tmp_path, caplog):
     assert record.levelname == "WARNING"
     assert record.exc_info[0] is not None  # the log file has its traceback
     assert (tmp_path / "report.html").read_bytes() == before
+
+
+def test_a_long_error_is_cut_to_a_line():
+    assert build._in_a_line(ValueError("a\nb")) == "ValueError: a b"
+    assert len(build._in_a_line(ValueError("x" * 500))) == 200
