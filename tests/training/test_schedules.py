@@ -1,7 +1,15 @@
 import pytest
 
 from config import DEFAULTS, load_config
-from training.schedules import ALIGNED, Schedules, learning_rate, progress, teacher_forcing_rate, time_is_up
+from training.schedules import (
+    ALIGNED,
+    Schedules,
+    learning_rate,
+    progress,
+    teacher_forcing_rate,
+    time_is_up,
+    usual_seconds,
+)
 
 
 def test_the_seeds_teacher_forcing():
@@ -118,6 +126,28 @@ def test_a_run_is_finished_after_its_epochs_or_its_minutes():
     assert limited.finished(history(*[0.1] * 5))
     assert limited.minutes_left(history(0.1, 0.1)) == 3
     assert make().minutes_left(history(0.1)) is None
+
+
+def test_an_epoch_takes_the_median_of_the_last_three():
+    assert [usual_seconds(seconds) for seconds in ([5.0], [5.0, 7.0], [1.0, 9.0, 5.0, 7.0])] == [5.0, 6.0, 7.0]
+
+
+def test_minutes_are_over_within_an_epoch():
+    limited = make(max_minutes=5)
+    assert not limited.time_is_over(history(0.1, 0.1), 180.0)
+    assert limited.time_is_over(history(0.1, 0.1), 180.5)
+    assert not make().time_is_over(history(0.1, 0.1), 1e9)
+
+
+@pytest.mark.parametrize(("ctc_epochs", "warned"), [(9, False), (10, True), (11, True)])
+def test_a_speller_that_is_never_trained_is_a_warning(ctc_epochs, warned, caplog):
+    make(ctc_epochs=ctc_epochs)
+    assert ("the Speller is not trained" in caplog.text) == warned
+
+
+def test_the_default_patience_is_an_epoch():
+    assert learning_rate(5, 0.5, 1.0, "plateau", 0, [3, 3]) == 0.5
+    assert learning_rate(1, 0.5, 1.0, "constant", warmup_epochs=2) == 0.5
 
 
 def test_epochs_left_are_known_once_the_speller_is_trained():

@@ -140,6 +140,59 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_names_the_utterances(
     assert len(caplog.messages) == 5
 
 
+class Scaler:
+    """A GradScaler of a fixed scale that takes notes."""
+
+    def __init__(self, scale: float, enabled: bool = True):
+        self.get_scale, self.is_enabled, self.updates = lambda: scale, lambda: enabled, 0
+
+    def scale(self, loss):
+        return loss
+
+    def unscale_(self, optimizer):
+        pass
+
+    def step(self, optimizer):
+        optimizer.step()
+
+    def update(self):
+        self.updates += 1
+
+
+@pytest.mark.parametrize(
+    ("scale", "enabled", "bad_loss", "overflow"),
+    [(2.0, True, False, True), (1.0, True, False, False), (2.0, False, False, False), (2.0, True, True, False)],
+)
+def test_an_overflow_is_no_fault_of_the_batch_while_the_scale_can_come_down(
+    scale, enabled, bad_loss, overflow, make_step, batch, caplog
+):
+    step = make_step()
+    step.scaler = Scaler(scale, enabled)
+    for parameter in step.model.parameters():
+        parameter.register_hook(lambda gradient: gradient * float("inf"))
+    if bad_loss:
+        batch = batch._replace(features=batch.features * float("nan"))
+    for _ in range(2):
+        result = take(step, batch)
+        assert (result.updated, result.overflow) == (False, overflow)
+    assert step.scaler.updates == 2
+    assert len(caplog.messages) == (0 if overflow else 2)
+    for _ in range(2 if overflow else 0):  # however many there are
+        take(step, batch)
+    if not overflow:
+        with pytest.raises(UserError, match="3 batches in a row"):
+            take(step, batch)
+
+
+@pytest.mark.parametrize("which", ["model", "ema_model"])
+def test_weights_that_are_not_finite_end_a_run(which, make_step):
+    step = make_step()
+    step.check_finite()
+    next(getattr(step, which).parameters()).data.view(-1)[0] = float("inf")
+    with pytest.raises(UserError, match="the weights are not finite any more"):
+        step.check_finite()
+
+
 def test_no_memory_asks_for_more_micro_batches(make_step, batch, monkeypatch):
     step = make_step(accumulate=2)
 
