@@ -130,8 +130,8 @@ def test_only_line_breaks_end_a_line(tmp_path, content, lines):
 
 def test_tables_are_read_back_whatever_their_cells_hold(tmp_path):
     rows = [["a,b", '"'], ["line\nbreak", "\r"], ["", "NULL"]]
-    write_csv(tmp_path / "new" / "table.csv", ("id", "text"), rows)
-    assert [list(row.values()) for row in read_csv(tmp_path / "new" / "table.csv")] == rows
+    write_csv(tmp_path / "new" / "deep" / "table.csv", ("id", "text"), rows)
+    assert [list(row.values()) for row in read_csv(tmp_path / "new" / "deep" / "table.csv")] == rows
     (tmp_path / "short.csv").write_bytes(b"id,text\n1\n2,caf\xe9\n")
     assert read_csv(tmp_path / "short.csv") == [{"id": "1", "text": ""}, {"id": "2", "text": "café"}]
     (tmp_path / "marked.csv").write_bytes(b"\xef\xbb\xbfid\n1\n")
