@@ -5,12 +5,16 @@ import os
 import pickle
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from benchmarks.measure import resident
+from corpora import packing
+from corpora.checks import UtteranceRecord
 from corpora.layout import find_partition
 from corpora.loading import BadCorpus, load_corpus
 from tests.conftest import make_toy_corpus, write_utterance
@@ -202,3 +206,28 @@ def test_a_pack_stays_as_long_as_it_is_read_and_what_killed_packing_left_goes(ro
     write_utterance(root / "train", "train-002", "OTHER", np.ones((40, 12), dtype=np.float32))
     load(root, folder)
     assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("files", "compared"), [(5, 5), (32, 32), (33, 17), (70, 24)])
+def test_some_files_from_all_over_a_pack_are_compared_with_it(files, compared, monkeypatch):
+    """At most 32, in even steps."""
+    asked = []
+    monkeypatch.setattr(packing, "read_utterance", lambda path, *_: asked.append(path) or UtteranceRecord(checksum=7))
+    pack = SimpleNamespace(contents=SimpleNamespace(checksums=[7] * files), file=Path("pack/features.bin"))
+    packing._compare(pack, SimpleNamespace(features=list(range(files))))
+    assert len(asked) == compared
+    assert {later - one for one, later in pairwise(asked)} == {-(-files // 32)}
+    pack.contents.checksums[0] = 8
+    with pytest.raises(UserError, match=r"0: found other features than were packed.*: remove pack$"):
+        packing._compare(pack, SimpleNamespace(features=list(range(files))))
+
+
+def test_files_are_packed_some_at_a_time(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "AT_A_TIME", 2)
+    mapped, read = load(root, tmp_path / "packed"), load(root, None, cache="ram")
+    assert mapped.texts == read.texts
+    for index, expected in enumerate(read.features):
+        np.testing.assert_array_equal(mapped.features[index], expected)
+    write_utterance(root / "train", "train-004", "NEW", np.ones((40, 12), dtype=np.float32))
+    assert load(root, tmp_path / "packed").texts[4] == "NEW"
+    assert len(list((tmp_path / "packed").iterdir())) == 2  # `mapped` holds the first
