@@ -122,6 +122,9 @@ def test_finished_utterances_leave_the_batch_once_a_quarter_of_it_has_finished()
 
     beam_search(Counted(0, 6, ending=-100.0), (torch.arange(6),), LIMITS, beam_size=2)
     assert [count // 2 for count in rows] == [6] * 6 + [4] * 2 + [3] * 2 + [2] * 3
+    rows.clear()
+    beam_search(Counted(0, 6, ending=100.0), (torch.arange(6),), LIMITS, beam_size=1)
+    assert rows == [6]  # all have ended with the first step, and the search with them
 
 
 @pytest.mark.parametrize(("limits", "asked"), [([20, 20, 20], 3), ([6, 6, 6], 1), ([12, 5, 20], 3)])
