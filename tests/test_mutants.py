@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests import mutants
-from tests.conftest import HOME
 
 TOY = "def double(x):\n    return 2 * x\n\n\ndef untested(x, /):\n    return x > 0\n"
 TEST = "from toy import double\n\n\ndef test_double():\n    assert double(2) == 4\n"
@@ -58,7 +57,7 @@ def test_a_seed_draws_the_same_mutants_again_all_of_them_python(project):
 
 def test_the_copy_has_what_git_would_have(tmp_path):
     mutants.copy_tree(tmp_path)
-    assert (tmp_path / "models" / "las.py").read_bytes() == (HOME / "models" / "las.py").read_bytes()
+    assert (tmp_path / "models" / "las.py").read_bytes() == (mutants.HOME / "models" / "las.py").read_bytes()
     assert not (tmp_path / ".venv").exists()
 
 
