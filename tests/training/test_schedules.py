@@ -146,7 +146,8 @@ def test_a_speller_that_is_never_trained_is_a_warning(ctc_epochs, warned, caplog
 
 
 def test_the_default_patience_is_an_epoch():
-    assert learning_rate(5, 0.5, 1.0, "plateau", 0, [3, 3]) == 0.5
+    assert learning_rate(5, 0.5, 1.0, "plateau", 0, [4, 3]) == 1.0
+    assert learning_rate(5, 0.5, 1.0, "plateau", 0, [4, 3, 3]) == 0.5
     assert learning_rate(1, 0.5, 1.0, "constant", warmup_epochs=2) == 0.5
 
 
