@@ -26,10 +26,10 @@ def make_archive(names=("LibriSpeech/README.TXT", f"LibriSpeech/{PART}/84/121/84
 
 
 class Server:
-    """Serves `content`; breaks off every answer after `limit` bytes; ignores Range where it is told to."""
+    """Serves `content`; breaks off after `limit` bytes; ignores Range, or leaves lengths out, where it is told to."""
 
     def __init__(self, content: bytes):
-        self.content, self.limit, self.ranges, self.asked = content, None, True, []
+        self.content, self.limit, self.ranges, self.lengths, self.asked = content, None, True, True, []
         serves = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -43,7 +43,8 @@ class Server:
                     self.send_error(416)
                 else:
                     self.send_response(206 if first else 200)
-                    self.send_header("Content-Length", str(len(serves.content) - first))
+                    if serves.lengths:
+                        self.send_header("Content-Length", str(len(serves.content) - first))
                     self.end_headers()
                     self.wfile.write(serves.content[first:][: serves.limit])
 
@@ -65,6 +66,20 @@ def server():
     yield server
     server.http.shutdown()
     server.http.server_close()
+
+
+def test_where_the_server_does_not_tell_how_long_it_is_the_checksum_does(server, tmp_path):
+    server.lengths, server.limit = False, 400_000
+    server.fetch(tmp_path / "new" / "folder")
+    assert [wanted for _, wanted in server.asked] == [None, "bytes=400000-"]
+    assert names(tmp_path / "new" / "folder") == UNPACKED
+
+
+def test_five_attempts_that_gain_nothing_are_enough(server, tmp_path):
+    server.limit = 0
+    with pytest.raises(UserError, match=r"cannot be fetched \(.*\); 0\.0 MB are here"):
+        server.fetch(tmp_path)
+    assert len(server.asked) == 5
 
 
 def names(folder):
