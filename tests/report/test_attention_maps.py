@@ -32,6 +32,13 @@ def test_a_diagonal_is_drawn_from_top_left_to_bottom_right(tmp_path):
     assert cells.argmax(axis=1).tolist() == list(range(6))
 
 
+def test_dollars_in_names_are_no_formulas(tmp_path):
+    drawn = AttentionMap("$x^$", ["A", "<eos>"], np.eye(2), 1.2)
+    save_attention_maps(tmp_path / "a.png", [drawn], "$x^$")
+    save_first_and_best(tmp_path / "b.png", drawn, drawn, ("$x^$", "$y_$"))
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "b.png"}
+
+
 def test_first_and_best_side_by_side_and_several_utterances(tmp_path):
     flat, diagonal = make_map(np.full((6, 6), 1 / 6)), make_map(np.eye(6))
     save_first_and_best(tmp_path / "pair.png", flat, diagonal, ("epoch 1", "epoch 9"))
