@@ -127,7 +127,7 @@ def test_finished_utterances_leave_the_batch_once_a_quarter_of_it_has_finished()
     assert rows == [6]  # all have ended with the first step, and the search with them
 
 
-@pytest.mark.parametrize(("limits", "asked"), [([20, 20, 20], 3), ([6, 6, 6], 1), ([12, 5, 20], 3)])
+@pytest.mark.parametrize(("limits", "asked"), [([20, 20, 20], 3), ([7, 7, 7], 1), ([12, 5, 20], 3)])
 def test_on_a_gpu_it_asks_every_eighth_step_and_at_the_limit_who_has_finished(limits, asked):
     limits = torch.tensor(limits)
     expected = beam_search(Scripted(0, 3, ending=-100.0), (torch.arange(3),), limits, 4)
