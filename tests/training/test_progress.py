@@ -86,7 +86,7 @@ def result(value: float, norm: float, updated: bool = True, overflow: bool = Fal
 
 
 def test_an_epoch_sums_up_its_steps(clock, caplog):
-    epoch = epoch_of(history=[{"dev_distance": 9.0}, {"dev_distance": 3.25}])
+    epoch = epoch_of(history=[{"dev_distance": distance} for distance in (9.0, 8.0, 3.25)])
     seen = []
     for index, batch in epoch.watch(Loader(clock, 12)):
         seen.append((index, batch))
