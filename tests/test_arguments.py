@@ -37,7 +37,7 @@ def parse(monkeypatch):
 def test_training_takes_files_and_keys(tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text("training: {epochs: 7, batch_size: 5}\n")
     monkeypatch.setattr("sys.argv", ["train.py", "--config", str(tmp_path / "mine.yaml"), "training.epochs=3"])
-    training = parse_training_arguments("Trains.").training
+    training = parse_training_arguments("Trains.").config.training
     assert (training.epochs, training.batch_size) == (3, 5)
 
 
@@ -112,4 +112,4 @@ def test_dashes_before_a_key_are_refused(argument, monkeypatch, capsys):
 def test_dots_in_the_value_of_a_flag_are_no_key(tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text("training: {epochs: 7}\n")
     monkeypatch.setattr("sys.argv", ["train.py", f"--config={tmp_path / 'mine.yaml'}"])
-    assert arguments.parse_training_arguments("Trains.").training.epochs == 7
+    assert arguments.parse_training_arguments("Trains.").config.training.epochs == 7
