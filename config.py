@@ -20,7 +20,7 @@ from utils.files import NAME_RULE, flatten, is_name, parse_yaml
 
 TUNED = "decoding.yaml"  # in a run's folder: the decoding weights that tune.py found
 TRAINED = "config.yaml"  # in a run's folder: the settings that it was trained with
-OF_THE_RUN = ("data.", "decoding.", "test.")  # what decoding takes from them: not the device, for one
+OF_THE_RUN = ("data.", "decoding.", "wandb.", "test.")  # what decoding takes from them: not the device
 PACKS = "packed"  # in run.dir: the folder of packed features
 DEFAULTS = Path(__file__).with_name("config.yaml")
 # Bounds are what the code can honour. A model that memory has no room for is refused when its features are known.

@@ -30,14 +30,21 @@ if __name__ == "__main__":  # before torch is imported: --help and a misspelt ke
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import Levenshtein
 import torch
 
 from corpora.layout import find_partition
 from corpora.loading import Corpus, load_corpus
-from corpora.submission import find_format, write_submission
+from corpora.submission import SUBMISSION, SubmissionFormat, copy_submission, find_format, write_submission
+from decoding.history import (
+    add_decoding,
+    describe_checkpoints,
+    describe_replaced,
+    last_of,
+    make_row,
+    read_decodings,
+)
 from decoding.language_model import load_language_model
 from decoding.recogniser import Recogniser
 from decoding.recordings import transcribe_recordings
@@ -47,13 +54,14 @@ from models.las import LAS
 from report.build import write_report
 from report.timeline import draw_recordings
 from training.resume import check_data_root
+from training.wandb_results import log_decodings
 from utils.checkpoint import load_models
 from utils.device import choose_device, choose_precision
 from utils.distributed import DistributedContext, check_ranks_agree, init_distributed
 from utils.errors import UserError
 from utils.files import NAME_RULE, flatten, is_name, write_csv
 from utils.locking import sole_writer
-from utils.metrics import score
+from utils.metrics import Comparison, compare, score
 
 NO_FEATURE_CONFIG = """{}: how features are computed from speech is not known to this checkpoint, so it cannot
 transcribe recordings. Expected one that was trained on a corpus made by python -m corpora.librispeech, corpora.folder
@@ -133,11 +141,16 @@ def decode_partition(
         seconds = time.perf_counter() - start
         if not context.is_main:
             return
-        if split is None:
-            by_name = {path.stem: text for path, text in zip(corpus.paths, texts, strict=True)}
-            write_submission(Path(config.test.submission), form, by_name)
-        scored = "" if corpus.texts is None else score_texts(folder, name, corpus, texts) + ", "
+        result = None if corpus.texts is None else score(corpus.transcripts, texts)
+        submission = "" if split is not None else config.test.submission
+        models = describe_checkpoints(checkpoints, folder)
+        row = make_row("test.py", name, len(corpus), models, weights, result, seconds, submission)
+        write_results(folder, row, corpus, texts, form)
         partial.remove()
+    if (folder / "wandb").exists():
+        log_decodings(folder, config.run.name, read_decodings(folder), **config.wandb.model_dump())
+    scored = f"distance {result.distance:.3f}, CER {result.cer:.2%}, WER {result.wer:.2%}, " if result else ""
+    scored = scored.replace("%", " %")
     logger.info(f"{name}: {len(corpus)} utterances, {scored}{seconds:.1f} s ({options})")
 
 
@@ -155,18 +168,37 @@ def make_recogniser(
     return Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, precision), options
 
 
-def score_texts(folder: Path, split: str, corpus: Corpus, texts: Sequence[str]) -> str:
-    """Writes predictions-SPLIT.csv and the report of the run in `folder`; distance, CER and WER in words."""
-    names = [path.stem for path in corpus.paths]
-    distances = map(Levenshtein.distance, corpus.transcripts, texts)
-    predictions = folder / f"predictions-{split}.csv"
-    columns = ("id", "reference", "hypothesis", "distance")
-    write_csv(predictions, columns, zip(names, corpus.transcripts, texts, distances, strict=True))
-    logger.info(f"{predictions}: references and hypotheses")
+def write_results(
+    folder: Path, row: Mapping[str, str], corpus: Corpus, texts: Sequence[str], form: SubmissionFormat
+) -> None:
+    """Writes what a decoding gave into the folder of the run, a line of decodings.csv and the report among it.
+
+    The submission and predictions-SPLIT.csv are of the last decoding: the log says which one they had been of.
+
+    Args:
+        folder: of the run.
+        row: of decodings.csv.
+        corpus: that was decoded.
+        texts: of its utterances.
+        form: of the submission.
+    """
+    split, rows = row["split"], read_decodings(folder)
+    if row["submission"]:
+        path, copy = folder / SUBMISSION, Path(row["submission"])
+        before = last_of([one for one in rows if one["submission"]], split)
+        replaced = describe_replaced(path, before, row)
+        write_submission(path, form, {path.stem: text for path, text in zip(corpus.paths, texts, strict=True)})
+        logger.info(f"{copy}: a copy of it{replaced}" if copy_submission(path, copy) else f"{path}: written{replaced}")
+    if row["distance"]:
+        path = folder / f"predictions-{split}.csv"
+        replaced = describe_replaced(path, last_of(rows, split), row)
+        names, compared = [path.stem for path in corpus.paths], compare(corpus.transcripts, texts)
+        columns = ("id", *Comparison._fields)
+        write_csv(path, columns, [(name, *one) for name, one in zip(names, compared, strict=True)])
+        logger.info(f"{path}: references and hypotheses{replaced}")
+    add_decoding(folder, row)
     if write_report(folder):
         logger.info(f"{folder / 'report.html'}: its table has them, with what differs marked")
-    result = score(corpus.transcripts, texts)
-    return f"distance {result.distance:.3f}, CER {result.cer:.2%}, WER {result.wer:.2%}".replace("%", " %")
 
 
 # ---------------------------------------------------------------------------------------------------------- recordings

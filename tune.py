@@ -28,13 +28,15 @@ if __name__ == "__main__":  # before torch is imported: --help and a misspelt ke
 
 import argparse
 import logging
+import math
+from collections.abc import Sequence
 
 import torch
-from Levenshtein import distance
 
 from corpora.checks import read_transcript
 from corpora.layout import find_partition
 from corpora.loading import load_corpus
+from decoding.history import add_decoding, describe_checkpoints, make_row
 from decoding.language_model import (
     MAX_ORDER,
     LanguageModel,
@@ -52,6 +54,7 @@ from utils.device import choose_device, choose_precision
 from utils.errors import BadFile, UserError
 from utils.files import atomic_write, is_leftover, make_folders, read_lines, taken_back, to_yaml, write_csv
 from utils.locking import sole_writer
+from utils.metrics import Score, compare, tidy
 from utils.vocabulary import spellable
 
 logger = logging.getLogger(f"las.{__name__}")
@@ -108,10 +111,17 @@ def main(arguments: DecodingArguments) -> None:
 
     made = make_folders(folder)
     with sole_writer(folder, "tune.py"), taken_back(made):
-        tune(flags, config, loaded, device, precision)
+        tune(flags, config, checkpoints, loaded, device, precision)
 
 
-def tune(flags: argparse.Namespace, config: Config, loaded: LoadedModels, device: torch.device, precision: str) -> None:
+def tune(
+    flags: argparse.Namespace,
+    config: Config,
+    checkpoints: Sequence[Path],
+    loaded: LoadedModels,
+    device: torch.device,
+    precision: str,
+) -> None:
     """Makes the language model and finds the weights, see the module's docstring."""
     folder = config.run.path
     texts = read_texts(config, flags.text)
@@ -139,7 +149,7 @@ def tune(flags: argparse.Namespace, config: Config, loaded: LoadedModels, device
         """Distance of each dev utterance as test.py would decode it."""
         recogniser = Recogniser(models, weights.ctc_weight, lm, weights.lm_weight, precision)
         options = DecodingOptions("beam", config.decoding.beam_size, rank, weights.length_reward)
-        return list(map(distance, corpus.transcripts, transcribe(recogniser, corpus, options, device)))
+        return [one.distance for one in compare(corpus.transcripts, transcribe(recogniser, corpus, options, device))]
 
     def find(weights: Weights) -> NBest:
         searcher = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, precision)
@@ -153,6 +163,11 @@ def tune(flags: argparse.Namespace, config: Config, loaded: LoadedModels, device
     columns = (*Weights._fields, "rank", "dev_distance")
     write_csv(folder / "tuning.csv", columns, [(*trial.weights, trial.rank, trial.distance) for trial in trials])
     logger.info(f"{folder / 'tuning.csv'}: the {len(trials)} weights that were tried")
+    characters = sum(len(tidy(text)) for text in corpus.transcripts)
+    result = Score(best.distance, sum(best.distances) / max(1, characters), math.nan)
+    search = {**config.decoding.model_dump(), **best.weights._asdict(), "rank": best.rank, "mode": "beam"}
+    decoded = describe_checkpoints(checkpoints, folder)
+    add_decoding(folder, make_row("tune.py", config.data.dev, len(corpus), decoded, search, result, None))
     if best is before:
         logger.info(f"{config.data.dev}: distance {before.distance:.3f}; nothing better was found: left as it is")
     if best is not before or not there.exists():

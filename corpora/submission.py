@@ -2,6 +2,7 @@
 
 import io
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,9 @@ import pandas as pd
 
 from corpora.layout import Partition
 from utils.errors import UserError
-from utils.files import format_csv, read_csv, write_csv
+from utils.files import atomic_write, format_csv, read_csv, write_csv
 
+SUBMISSION = "submission.csv"  # in the folder of a run
 TEMPLATE = "sample_submission.csv"  # in the data root, in any spelling of its case, with or without "_"
 FALLBACK = "E"  # the most frequent letter of English, for a test set of which nothing could be decoded
 NAMED = 10  # files named in a warning
@@ -114,6 +116,23 @@ def write_submission(path: Path, form: SubmissionFormat, texts: Mapping[str, str
         cells[row] += " "
     write_csv(path, form.columns, zip(form.ids, cells, strict=True))
     logger.info(f"{path}: {len(cells)} rows, header {','.join(form.columns)} ({form.reason})")
+
+
+def copy_submission(path: Path, copy: Path) -> bool:
+    """Copies a submission to where somebody wants it; whether that is another place.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    if copy.resolve() == path.resolve():
+        return False
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(copy) as temporary:
+            shutil.copyfile(path, temporary)
+    except OSError as error:
+        raise UserError(f"test.submission: cannot write {copy} ({error}); {path} is written") from None
+    return True
 
 
 def _missing_cells(form: SubmissionFormat, cells: Sequence[str]) -> list[int]:

@@ -17,6 +17,7 @@ from decoding.resume import PartialResults
 from utils.device import is_out_of_memory, memory_to_spare
 from utils.distributed import SINGLE_PROCESS, DistributedContext
 from utils.errors import UserError
+from utils.metrics import tidy
 from utils.sampler import Item
 from utils.vocabulary import decode
 
@@ -164,7 +165,7 @@ def transcribe(
     context: DistributedContext = SINGLE_PROCESS,
     partial: PartialResults | None = None,
 ) -> list[str]:
-    """The text of every utterance, in the corpus's order.
+    """The text of every utterance, in the corpus's order, tidy.
 
     Args:
         recogniser: the models.
@@ -182,9 +183,10 @@ def transcribe(
             beams = beam_search(recogniser, encoded, limits, options.beam_size, options.length_reward)
             rank = RANKERS[options.rank]
             texts = [[rank(beam), *(decode(hypothesis.tokens) for hypothesis in beam)] for beam in beams]
+        texts = [[tidy(text) for text in candidates] for candidates in texts]
         if options.allow_blank:
             return [candidates[0] for candidates in texts]
-        chosen = [next((text for text in candidates if text.strip()), "") for candidates in texts]
+        chosen = [next(filter(None, candidates), "") for candidates in texts]
         if all(chosen):
             return chosen
         return [text or letter for text, letter in zip(chosen, first_letters(recogniser, encoded), strict=True)]

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import Levenshtein
 import pandas as pd
 import yaml
 
+from decoding.history import best_of, describe_search, last_of, read_decodings
 from report.attention_maps import draw_epoch, first_and_best, keep_maps, kept_maps, picture_of
 from training.diagnosis import PATIENCE, diagnose
 from training.evaluate import Evaluation
@@ -25,8 +26,9 @@ from utils.files import atomic_write, write_csv
 from utils.metrics import best_epoch, score
 
 PAGE = Path(__file__).parent / "page"
-SCRIPTS = ("base.js", "chart.js", "curves.js", "maps.js", "texts.js", "errors.js", "overview.js")
+SCRIPTS = ("base.js", "chart.js", "curves.js", "maps.js", "decodings.js", "texts.js", "errors.js", "overview.js")
 MAP_BYTES = 6_000_000  # of attention maps; with all else the page stays below 10 MB
+DECODINGS = 40  # rows of decodings.csv listed
 ROWS = 3000  # utterances listed of a partition: those with the largest distance
 BEST_TEXTS = "dev-best.csv"
 COLUMNS = ["id", "reference", "hypothesis", "distance"]
@@ -133,8 +135,12 @@ def gather(folder: Path) -> dict:
     training = settings.get("training", {})
     measured = [row for row in rows if "dev_distance" in row]
     best = int(best_epoch(measured, training.get("ctc_epochs", 0))["epoch"]) if measured else None
+    decodings = read_decodings(folder)
     decoded = sorted(folder.glob("predictions-*.csv"), key=lambda path: path.stat().st_mtime, reverse=True)
     splits = [_split(path, path.stem.removeprefix("predictions-")) for path in decoded]
+    for split in splits:
+        last = last_of(decodings, split["name"])
+        split["search"] = describe_search(last) if last else ""
     if (folder / BEST_TEXTS).exists():
         dev = settings.get("data", {}).get("dev", "dev")
         splits.append(_split(folder / BEST_TEXTS, f"{dev}, greedy, epoch {best}"))
@@ -155,9 +161,26 @@ def gather(folder: Path) -> dict:
         "warnings": diagnose(rows[-1], rows[-1]["epoch"]) if spelling >= PATIENCE else [],
         "maps": maps,
         "splits": splits,
+        "decodings": _decodings(decodings),
         "settings": settings,
         "environment": environment,
     }
+
+
+def _decodings(rows: Sequence[Mapping[str, str]]) -> list[dict]:
+    """What the page shows of decodings.csv, the newest first: the best of each partition, and the newest of all."""
+    best = [best_of(rows, split) for split in {row["split"] for row in rows}]
+    newest = [row for number, row in enumerate(reversed(rows)) if number < DECODINGS or row in best]
+    names = ("distance", "cer", "wer", "seconds")
+    return [
+        {
+            **{key: row[key] for key in ("time", "command", "split", "submission")},
+            **{key: float(row[key]) if row[key] else None for key in names},
+            "search": describe_search(row),
+            "best": row in best,
+        }
+        for row in newest
+    ]
 
 
 def _read_table(path: Path) -> list[dict]:

@@ -1,6 +1,7 @@
 """test.py as a person runs it, on toy speech: distances, a submission to the byte, decodings that are killed."""
 
 import csv
+import json
 import re
 import shutil
 
@@ -42,8 +43,20 @@ def test_a_split_is_scored(decode, toy_root, tmp_path):
     assert "predictions-dev.csv" in (folder / "report.html").read_text()
     refused = decode("--split", "dev", "data.root=nowhere", expect=2).stderr
     assert f"found no folder nowhere; {folder} was trained with data.root={toy_root}: repeat the" in refused
-    greedy = last_line(decode("--split", "dev", "decoding.mode=greedy"))
+    again = decode("--split", "dev", "decoding.mode=greedy")
+    greedy = last_line(again)
     assert greedy.endswith(" s (greedy)")
+    replaced = (
+        r"predictions-dev\.csv: references and hypotheses; in place of that of .* \(beam 4, CTC 0\.5, length 0\.8, "
+    )
+    assert re.search(f"{replaced}distance {distance:.3f}\\)", again.stdout)
+    history = pd.read_csv(folder / "decodings.csv", keep_default_na=False, dtype=str)[-2:]
+    assert history["mode"].tolist() == ["beam", "greedy"]
+    assert history["split"].tolist() == ["dev", "dev"]
+    assert float(history["distance"].iloc[0]) == pytest.approx(distance, abs=1e-4)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', (folder / "report.html").read_text())[1])
+    assert [one["search"] for one in data["decodings"][:2]] == ["greedy, CTC 0.5", "beam 4, CTC 0.5, length 0.8"]
+    assert data["splits"][0]["search"] == "greedy, CTC 0.5"
     metrics = pd.read_csv(folder / "metrics.csv")
     assert f"distance {metrics['dev_distance'].min():.3f}" in greedy  # the distance that picked best.pt
 
@@ -79,12 +92,20 @@ def test_the_submission_to_the_byte(decode, tmp_path):
     ensemble = tmp_path / "more" / "ensemble.csv"
     decode("--checkpoint", *both, f"test.submission={ensemble}")
     assert ensemble.read_bytes() == alone
+    assert (tmp_path / "toy" / "submission.csv").read_bytes() == alone
     with (tmp_path / "submission.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["index", "label"]
     assert [row[0] for row in rows[1:]] == [str(index) for index in range(9)]
     assert alone == ("\n".join(",".join(row) for row in rows) + "\n").encode()
     assert any(len(row[1]) > 1 for row in rows[1:])
+
+    other = decode("decoding.mode=greedy").stdout
+    assert "submission.csv: a copy of it; in place of that of " in other
+    assert "toy/submission.csv: 9 rows, header index,label" in other
+    history = pd.read_csv(tmp_path / "toy" / "decodings.csv", keep_default_na=False)[-3:]  # others decode it as well
+    assert history["checkpoints"].tolist() == ["best.pt", "best.pt + best.pt", "best.pt"]
+    assert history["submission"].tolist() == ["submission.csv", str(ensemble), "submission.csv"]
 
 
 def test_a_killed_decoding_goes_on(decode, tmp_path):

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from Levenshtein import distance
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -22,7 +21,7 @@ from models.las import LAS, las_loss
 from utils.device import autocast
 from utils.distributed import SINGLE_PROCESS, DistributedContext
 from utils.errors import UserError
-from utils.metrics import coverage, monotonicity, repetition, score, sharpness
+from utils.metrics import compare, coverage, monotonicity, repetition, score, sharpness
 from utils.vocabulary import decode
 
 MAPS = 3  # utterances whose attention is drawn every epoch
@@ -196,7 +195,7 @@ def _summarise(
 ) -> Evaluation:
     """Means over the corpus, and the table of predictions."""
     texts = [result.text for result in results]
-    pairs, total = list(zip(corpus.transcripts, texts, strict=True)), score(corpus.transcripts, texts)
+    compared, total = compare(corpus.transcripts, texts), score(corpus.transcripts, texts)
 
     def mean(values: Iterator[float]) -> float:
         return sum(values) / len(corpus)
@@ -210,11 +209,10 @@ def _summarise(
         "dev_coverage": mean(result.coverage for result in results),
         "dev_sharpness": mean(result.sharpness for result in results),
         "dev_unended": mean(not result.ended for result in results),
-        "dev_loops": mean(repetition(text) > repetition(true) + LOOPS for true, text in pairs),
+        "dev_loops": mean(repetition(text) > repetition(true) + LOOPS for true, text, _ in compared),
     }
     ctc_texts = [result.ctc_text for result in results if result.ctc_text is not None]
     if ctc_texts:
         metrics["dev_ctc_distance"] = score(corpus.transcripts, ctc_texts).distance
-    names = [path.stem for path in corpus.paths]
-    predictions = [Prediction(name, *pair, distance(*pair)) for name, pair in zip(names, pairs, strict=True)]
+    predictions = [Prediction(path.stem, *one) for path, one in zip(corpus.paths, compared, strict=True)]
     return Evaluation(metrics, maps, predictions)

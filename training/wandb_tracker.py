@@ -180,6 +180,15 @@ class WandbTracker:
         except Exception as error:
             self._give_up(error)
 
+    def summarise(self, values: dict[str, Any]) -> None:
+        """Adds to the summary of the run."""
+        if self.run is None:
+            return
+        try:
+            self.run.summary.update(values)
+        except Exception as error:
+            self._give_up(error)
+
     def log_model(self, path: Path, best: dict) -> None:
         """Logs the checkpoint `path` as an artifact, if its epoch `best` is better than those logged before."""
         if self.run is None or best["dev_distance"] >= self.model_distance:

@@ -12,6 +12,11 @@ COVERED = 0.25  # attention near a step, in characters, from which on it counts 
 NGRAM = 4  # characters in a row that count as repeated when they occur again
 
 
+def tidy(text: str) -> str:
+    """`text` as it is scored and submitted: without spaces at its ends, and with single ones inside."""
+    return " ".join(text.split())
+
+
 class Score(NamedTuple):
     """Scores of a set of texts."""
 
@@ -20,15 +25,29 @@ class Score(NamedTuple):
     wer: float  # word error rate, a fraction
 
 
+class Comparison(NamedTuple):
+    """A reference and what was recognised, both tidy, and their Levenshtein distance in characters."""
+
+    reference: str
+    hypothesis: str
+    distance: int
+
+
+def compare(references: Sequence[str], hypotheses: Sequence[str]) -> list[Comparison]:
+    """Each hypothesis beside its reference."""
+    pairs = [(tidy(reference), tidy(hypothesis)) for reference, hypothesis in zip(references, hypotheses, strict=True)]
+    return [Comparison(*pair, Levenshtein.distance(*pair)) for pair in pairs]
+
+
 def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
-    """Scores hypotheses against their references; spaces count as characters, words are what stands between spaces."""
-    pairs = list(zip(references, hypotheses, strict=True))
-    characters = sum(Levenshtein.distance(*pair) for pair in pairs)
-    words = sum(Levenshtein.distance(reference.split(), hypothesis.split()) for reference, hypothesis in pairs)
+    """Scores hypotheses against their references, tidy; single spaces count, words are what stands between them."""
+    compared = compare(references, hypotheses)
+    characters = sum(one.distance for one in compared)
+    words = [(one.reference.split(), one.hypothesis.split()) for one in compared]
     return Score(
-        characters / len(pairs),
-        characters / max(1, sum(map(len, references))),
-        words / max(1, sum(len(reference.split()) for reference in references)),
+        characters / len(compared),
+        characters / max(1, sum(len(one.reference) for one in compared)),
+        sum(Levenshtein.distance(*pair) for pair in words) / max(1, sum(len(reference) for reference, _ in words)),
     )
 
 

@@ -11,14 +11,24 @@ if (last) {
   const data = DATA.settings.data || {};
   $("lead").textContent = `${last.epoch}${planned} ${last.epoch === 1 ? "epoch" : "epochs"}` +
     (data.train ? ` on ${[].concat(data.train).join(", ")}, measured on ${data.dev}` : "") + `; written ${DATA.written}`;
-  stat(number(Math.round(best.dev_distance * 100) / 100), "dev distance, greedy", `best: epoch ${best.epoch}`);
-  stat(percent(best.dev_cer), "dev CER", `WER ${percent(best.dev_wer)}`);
+  const searched = bestDecoding(data.dev), hundredths = (value) => number(Math.round(value * 100) / 100);
+  if (searched && searched.distance <= best.dev_distance) {
+    stat(hundredths(searched.distance), "dev distance", searched.search, `greedy: ${hundredths(best.dev_distance)}, epoch ${best.epoch}`);
+    stat(percent(searched.cer), "dev CER", searched.wer === null ? "" : `WER ${percent(searched.wer)}`, `greedy: ${percent(best.dev_cer)}`);
+  } else {
+    stat(hundredths(best.dev_distance), "dev distance, greedy", `best: epoch ${best.epoch}`);
+    stat(percent(best.dev_cer), "dev CER", `WER ${percent(best.dev_wer)}`);
+  }
+  for (const other of [...new Set(DATA.decodings.map((one) => one.split))].filter((split) => split !== data.dev).map(bestDecoding).filter(Boolean)) {
+    stat(hundredths(other.distance), `${other.split} distance`, other.search, `CER ${percent(other.cer)}, WER ${percent(other.wer)}`);
+  }
   stat(number(Math.round(best.dev_monotonicity * 100) / 100), "monotonicity", best.dev_monotonicity >= DATA.aligned ? "aligned" : "not aligned");
   if ("dev_coverage" in best) stat(number(Math.round(best.dev_coverage * 100) / 100), "coverage", `sharpness ${number(Math.round(best.dev_sharpness * 100) / 100)}`);
   stat(duration(seconds), "training time", `${duration(seconds / DATA.rows.length)} an epoch`);
 } else {
   $("lead").textContent = `decoded, not trained here; written ${DATA.written}`;
-  DATA.splits.forEach((split) => split.score && stat(number(split.score.distance), "distance", split.name));
+  const scored = DATA.splits.filter((split) => split.score).map((split) => [bestDecoding(split.name) || { ...split.score, search: "" }, split.name]);
+  scored.forEach(([{ distance, search }, name]) => stat(number(distance), "distance", name, search));
 }
 for (const warning of DATA.warnings) {
   const [seen, ...advice] = warning.split("\n");

@@ -42,9 +42,9 @@ function drawTable() {
 function chooseSplit(index) {
   texts.split = DATA.splits[index];
   texts.count = BATCH;
-  const { utterances, score, file, written } = texts.split;
+  const { utterances, score, file, written, search } = texts.split;
   $("scores").replaceChildren(`${number(utterances)} utterances` + (score ? `, distance ${number(score.distance)}, CER ${percent(score.cer)}, WER ${percent(score.wer)} ` : " "),
-    el("span", { class: "muted" }, `${file}, ${written}`));
+    el("span", { class: "muted" }, `${file}, ${written}${search ? `, ${search}` : ""}`));
   drawTable();
 }
 if (DATA.splits.length) {

@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from decoding import history
 from report import build
 from report.attention_maps import keep_maps
 from report.build import RunReport, differences, fill_page, gather, why_train_loss_is_higher, write_report
 from training.evaluate import AttentionMap, Evaluation, Prediction
 from utils.files import temporary_name
+from utils.metrics import Score
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
 
@@ -61,6 +63,11 @@ def make_run(folder: Path) -> Path:
         pd.DataFrame([make_row(one) for one in range(1, epoch + 1)]).to_csv(folder / "metrics.csv", index=False)
         add_epoch(folder, epoch, epoch / 4)
     pd.DataFrame(PREDICTIONS[:3], columns=build.COLUMNS).to_csv(folder / "predictions-test.csv", index=False)
+    search = {"mode": "beam", "beam_size": 8, "rank": "likelihood", "ctc_weight": 0.5, "lm_weight": 0.3}
+    for split, mode, distance in (("dev-clean", "beam", 4.0), ("dev-clean", "greedy", 9.0), ("test", "beam", 2.5)):
+        found = Score(distance, distance / 100, 0.5)
+        settings = {**search, "mode": mode, "length_reward": 0.8}
+        history.add_decoding(folder, history.make_row("test.py", split, 3, "best.pt", settings, found, 1.0))
     assert write_report(folder)
     return folder
 

@@ -207,6 +207,18 @@ def test_the_table_sorts_searches_and_marks_what_differs(page):
     assert len(column(1)) == 43
 
 
+def test_tiles_follow_the_best_decoding(page):
+    tiles = [tile.text.split("\n") for tile in find(page, "#stats .stat")]
+    words = "beam 8, CTC 0.5, language model 0.3, length 0.8"
+    assert tiles[0] == ["4", "dev distance", words, "greedy: 10, epoch 4"]
+    assert tiles[1] == ["4 %", "dev CER", "WER 50 %", "greedy: 22.5 %"]
+    assert ["2.5", "test distance", words, "CER 2.5 %, WER 50 %"] in tiles
+    rows = [[cell.text for cell in row.find_elements("css selector", "td")] for row in find(page, "#decoded tbody tr")]
+    assert [row[:2] for row in rows] == [["test", "2.5"], ["dev-clean", "9"], ["dev-clean", "4"]]
+    assert [row.get_attribute("class") for row in find(page, "#decoded tbody tr")] == ["chosen", "", "chosen"]
+    assert words in find(page, "#scores")[0].text
+
+
 def test_confusions_settings_and_names_are_plain_text(page):
     assert find(page, "h1")[0].text == "a <b>run & more"
     assert page.title == "a <b>run & more · run report"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.metrics import best_epoch, coverage, monotonicity, repetition, score, sharpness
+from utils.metrics import best_epoch, compare, coverage, monotonicity, repetition, score, sharpness
 
 
 def slow_distance(a, b) -> int:
@@ -17,14 +17,20 @@ def slow_distance(a, b) -> int:
 
 def test_score_is_a_mean_over_utterances_with_spaces_counted():
     references = ["THE CAT SAT", "A", "IT'S LATE", "GO ON"]
-    hypotheses = ["THE BAT  SAT", "", "IT'S LATE", "GOON"]
+    hypotheses = ["THE BATS AT", "", "IT'S LATE", "GOON"]
     distances = [slow_distance(*pair) for pair in zip(references, hypotheses, strict=True)]
     words = [slow_distance(a.split(), b.split()) for a, b in zip(references, hypotheses, strict=True)]
     result = score(references, hypotheses)
     assert result.distance == sum(distances) / 4
     assert result.cer == pytest.approx(sum(distances) / sum(map(len, references)))
     assert result.wer == pytest.approx(sum(words) / (3 + 1 + 2 + 2))
-    assert distances == [2, 1, 0, 1]
+    assert distances == [3, 1, 0, 1]
+
+
+def test_spaces_at_the_ends_and_doubled_ones_do_not_count():
+    references, hypotheses = ["A  B", " C", "D E"], [" A B ", "C ", " D   F"]
+    assert compare(references, hypotheses) == [("A B", "A B", 0), ("C", "C", 0), ("D E", "D F", 1)]
+    assert score(references, hypotheses) == (1 / 3, 1 / 7, 1 / 5)
 
 
 def one_hot(positions, steps) -> torch.Tensor:
