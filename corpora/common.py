@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from corpora.audio import features_of, make_feature_config, read_speech
 from corpora.checks import LISTED, first_findings, read_transcript
+from corpora.spelling import cannot_hold
 from utils.errors import BadFile, UserError
 from utils.failures import SHORTAGES
 from utils.features import FeatureConfig, write_feature_config
@@ -118,6 +119,12 @@ def _fit(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:
             findings.append(
                 f"{utterance.source}: found an id of {len(os.fsencode(utterance.id))} bytes ({utterance.id[:20]}...), "
                 f"expected at most {LONGEST_ID}, for its file names"
+            )
+        elif lost := cannot_hold(utterance.text):
+            listed = ", ".join(map(repr, lost[:8]))
+            findings.append(
+                f"{utterance.source}: found {listed} in {utterance.text[:100]!r}, expected a text in letters A to Z, "
+                "numbers and symbols as words"
             )
         elif not spellable(utterance.text):
             findings.append(f"{utterance.source}: found {utterance.text!r}, expected a text of letters A to Z")
