@@ -2,8 +2,8 @@
 
 `config.yaml` holds every key with its value and its meaning; the classes below hold the types. Another YAML file
 (`--config`) and `key=value` arguments override values one by one; anything unknown or of a wrong type is refused.
-Only the commands import this module: they hand plain values on. It imports nothing heavy, so that --help and a misspelt
-key answer at once.
+Only the commands, and decoding.transcriber for Python, import this module: they hand plain values on. It imports
+nothing heavy, so that --help and a misspelt key answer at once.
 """
 
 import re

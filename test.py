@@ -4,6 +4,7 @@ python test.py                                   # data.test with runs/NAME/best
 python test.py --split dev-clean                 # any partition with transcripts: its distance
 python test.py --checkpoint a.pt b.pt            # several models as one ensemble
 python test.py --audio talk.mp3 --plot pictures  # recordings: texts, the time of each word, and a picture
+python test.py --audio talk.mp3 --format srt     # subtitles: transcripts/talk.srt
 torchrun --nproc_per_node=8 test.py              # on eight GPUs
 """
 
@@ -13,6 +14,8 @@ from arguments import READING, DecodingArguments, command_parser, parse_decoding
 from config import TUNED, Config
 from utils.cli import run_command
 
+FORMATS = ("txt", "srt", "vtt", "json", "textgrid")  # of decoding.formats, which --help does not wait for
+
 
 def parse_arguments() -> DecodingArguments:
     parser = command_parser(__doc__, (*READING, "run.", "data.test", "decoding.", "test."))
@@ -20,7 +23,13 @@ def parse_arguments() -> DecodingArguments:
     parser.add_argument("--resume", action="store_true", help="go on with a decoding that was killed")
     parser.add_argument("--audio", nargs="+", default=[], metavar="FILE", help="transcribe these recordings instead")
     parser.add_argument(
-        "--plot", type=Path, metavar="PATH", help="draw words, features, attention: a folder, or FILE.png"
+        "--format", choices=FORMATS, help="write each recording's words as subtitles, JSON, TextGrid for Praat, or text"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("transcripts"), metavar="FOLDER", help="for --format (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="PATH", help="draw words, features, attention: a folder, or FILE.png, .pdf, .svg"
     )
     return parse_decoding_arguments(parser)
 
@@ -28,6 +37,7 @@ def parse_arguments() -> DecodingArguments:
 if __name__ == "__main__":  # before torch is imported: --help and a misspelt key answer at once
     ARGUMENTS = run_command(parse_arguments)
 
+import argparse
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -37,6 +47,7 @@ import torch
 from corpora.layout import find_partition
 from corpora.loading import Corpus, load_corpus
 from corpora.submission import SUBMISSION, SubmissionFormat, copy_submission, find_format, write_submission
+from decoding.formats import write_recordings
 from decoding.history import (
     add_decoding,
     describe_checkpoints,
@@ -45,15 +56,13 @@ from decoding.history import (
     make_row,
     read_decodings,
 )
-from decoding.language_model import load_language_model
-from decoding.recogniser import Recogniser
-from decoding.recordings import transcribe_recordings
 from decoding.resume import PartialResults
-from decoding.transcribe import DecodingOptions, transcribe
-from models.las import LAS
+from decoding.transcribe import transcribe
+from decoding.transcriber import Transcriber, make_recogniser
 from report.build import write_report
 from report.timeline import draw_recordings
 from training.resume import check_data_root
+from training.schedules import ALIGNED
 from training.wandb_results import log_decodings
 from utils.checkpoint import load_models
 from utils.device import choose_device, choose_precision
@@ -63,17 +72,17 @@ from utils.files import NAME_RULE, flatten, is_name, write_csv
 from utils.locking import sole_writer
 from utils.metrics import Comparison, compare, score
 
-NO_FEATURE_CONFIG = """{}: how features are computed from speech is not known to this checkpoint, so it cannot
-transcribe recordings. Expected one that was trained on a corpus made by python -m corpora.librispeech, corpora.folder
-or corpora.demo, whose features.json goes into the checkpoint. The competition's features come without one."""
+NOT_ALIGNED = """{}: the attention does not read along (monotonicity {:.2f}, aligned models have {} or more): the times
+of the words mean nothing, and often the words do not either. Train on, see docs/reading-attention.md"""
 
 logger = logging.getLogger(f"las.{__name__}")
 
 
 def main(arguments: DecodingArguments) -> None:
     flags, config, checkpoints, _ = arguments
-    if flags.plot and not flags.audio:
-        raise UserError("--plot: pictures are drawn of recordings: name them with --audio FILE ...")
+    for name in ("plot", "format"):
+        if getattr(flags, name) and not flags.audio:
+            raise UserError(f"--{name}: it is made of recordings: name them with --audio FILE ...")
     device = choose_device(config.training.device)
     with init_distributed(device) as context:
         if flags.changes:
@@ -81,7 +90,7 @@ def main(arguments: DecodingArguments) -> None:
         if (config.run.path / TUNED).exists():
             logger.info(f"decoding weights: {config.run.path / TUNED}")
         if flags.audio:
-            transcribe_audio(flags.audio, flags.plot, config, checkpoints, device, context)
+            transcribe_audio(flags, config, checkpoints, device, context)
         else:
             decode_partition(flags.split, flags.resume, config, checkpoints, device, context)
 
@@ -126,12 +135,12 @@ def decode_partition(
             **config.loading_kwargs,
         )
     start = time.perf_counter()
-    recogniser, options = make_recogniser(loaded.models, config, device, allow_blank=split is not None)
+    weights, lm = config.decoding.model_dump(), folder / "lm.pt"
+    precision = choose_precision(config.training.precision, device)
+    recogniser, options = make_recogniser(loaded, weights, lm, device, precision, allow_blank=split is not None)
     files = [(str(path.resolve()), path.stat().st_mtime_ns) for path in checkpoints]
-    lm = folder / "lm.pt"
     if recogniser.language_model is not None:
         files.append((str(lm.resolve()), lm.stat().st_mtime_ns))
-    weights = config.decoding.model_dump()
     decoded_with = repr((options, weights, recogniser.precision, files, corpus.format, corpus.digest))
     check_ranks_agree(context, {**flatten({"decoding": weights}), f"--split {name}": corpus.digest})
     folder.mkdir(parents=True, exist_ok=True)
@@ -152,20 +161,6 @@ def decode_partition(
     scored = f"distance {result.distance:.3f}, CER {result.cer:.2%}, WER {result.wer:.2%}, " if result else ""
     scored = scored.replace("%", " %")
     logger.info(f"{name}: {len(corpus)} utterances, {scored}{seconds:.1f} s ({options})")
-
-
-def make_recogniser(
-    models: list[LAS], config: Config, device: torch.device, allow_blank: bool = True
-) -> tuple[Recogniser, DecodingOptions]:
-    """The models with their language model, if one is wanted, and how to search with them."""
-    weights = config.decoding
-    options = DecodingOptions(weights.mode, weights.beam_size, weights.rank, weights.length_reward, allow_blank)
-    shares = f"weights: CTC {weights.ctc_weight:g}, language model {weights.lm_weight:g}"
-    logger.info(f"{options}, {shares}, length {weights.length_reward:g}")
-    language_model = load_language_model(config.run.path / "lm.pt").to(device) if weights.lm_weight else None
-    models = [model.to(device) for model in models]
-    precision = choose_precision(config.training.precision, device)
-    return Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, precision), options
 
 
 def write_results(
@@ -205,34 +200,35 @@ def write_results(
 
 
 def transcribe_audio(
-    files: Sequence[str],
-    plot: Path | None,
+    flags: argparse.Namespace,
     config: Config,
     checkpoints: Sequence[Path],
     device: torch.device,
     context: DistributedContext,
 ) -> None:
-    """--audio: logs what is said in recordings, and when; draws it if a path to `plot` to is given.
+    """--audio: logs what is said in recordings, and when; writes and draws it where --format and --plot ask for it.
 
     Raises:
         UserError: a recording cannot be read, or the model does not know how its features are computed.
     """
-    loaded = load_models(checkpoints)
-    if loaded.feature_config is None:
-        raise UserError(NO_FEATURE_CONFIG.format(", ".join(map(str, checkpoints))))
+    search, lm = config.decoding.model_dump(), config.run.path / "lm.pt"
     start = time.perf_counter()
-    recogniser, options = make_recogniser(loaded.models, config, device)
-    recordings = transcribe_recordings(recogniser, list(map(Path, files)), loaded, options, device, context)
+    transcriber = Transcriber(checkpoints, search, lm, device, config.training.precision)
+    recordings = transcriber.transcribe_all(flags.audio, context)
     elapsed = time.perf_counter() - start
     for recording in recordings:
         logger.info(f"{recording.path}, {recording.seconds:.1f} s: {recording.text or '(no speech was found)'}")
-        for word in recording.words:
+        for word in recording.words if flags.format is None else ():
             logger.info(f"  {word.start:8.2f} {word.end:8.2f}  {word.text}")
-    if plot and context.is_main:
-        draw_recordings(recordings, plot, loaded.feature_config)
+        if recording.monotonicity is not None and recording.monotonicity < ALIGNED:
+            logger.warning(NOT_ALIGNED.format(recording.path, recording.monotonicity, ALIGNED))
+    if flags.format and context.is_main:
+        write_recordings(recordings, flags.format, flags.out)
+    if flags.plot and context.is_main:
+        draw_recordings(recordings, flags.plot, transcriber.feature_config)
     seconds = sum(recording.seconds for recording in recordings)
     many = "1 recording" if len(recordings) == 1 else f"{len(recordings)} recordings"
-    logger.info(f"{many}, {seconds:.1f} s of sound, {elapsed:.1f} s ({options})")
+    logger.info(f"{many}, {seconds:.1f} s of sound, {elapsed:.1f} s ({transcriber.options})")
 
 
 if __name__ == "__main__":

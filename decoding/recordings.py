@@ -17,11 +17,13 @@ from models.las import LAS
 from utils.checkpoint import LoadedModels
 from utils.distributed import SINGLE_PROCESS, DistributedContext
 from utils.errors import BadFile, UserError
+from utils.metrics import monotonicity
 from utils.sampler import Item
 from utils.vocabulary import encode
 
 SHORTEST = 2.0  # seconds that a piece may always have, however short the training utterances were
 LEAST = 1e-4  # attention that counts as none: a character that looks elsewhere must not bend the path around it
+LEAST_TEXT = 5  # characters of a piece from which on the shape of its attention says something
 NEAR = 2  # steps on either side of the path whose attention counts for a character's time
 
 
@@ -57,6 +59,13 @@ class Recording:
     @property
     def text(self) -> str:
         return " ".join(word.text for word in self.words)
+
+    @property
+    def monotonicity(self) -> float | None:
+        """How far attention reads along, the mean over the texts of its pieces; None where there is too little text."""
+        told = [piece for piece in self.pieces if len(piece.attention) > LEAST_TEXT]
+        sums = [len(piece.attention) * monotonicity(torch.from_numpy(piece.attention)) for piece in told]
+        return sum(sums) / sum(len(piece.attention) for piece in told) if told else None
 
     @property
     def words(self) -> list[Word]:

@@ -2,15 +2,20 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
+from decoding.formats import names_of
 from decoding.recordings import Recording
 from utils.errors import UserError
 from utils.features import FeatureConfig
 
+PICTURES = (".png", ".pdf", ".svg")
 INCHES_PER_SECOND, NARROWEST, WIDEST = 1.1, 7.0, 22.0
 INCHES_PER_CHARACTER, LOWEST, HIGHEST = 0.06, 2.5, 9.0
 LEVELS = 3  # heights at which words stand in turn, so that long ones do not overlap
@@ -23,35 +28,39 @@ def draw_recordings(recordings: Sequence[Recording], target: Path, feature_confi
 
     Args:
         recordings: that were transcribed.
-        target: a file NAME.png for a single recording, else a folder.
+        target: a file of one of PICTURES for a single recording, else a folder. A PDF has a page for each piece.
         feature_config: how features were computed.
 
     Raises:
-        UserError: `target` cannot be written, or is a file for several recordings.
+        UserError: `target` cannot be written, is a file for several recordings, or a picture of another kind.
     """
-    single = target.suffix.lower() == ".png"
+    kind = target.suffix.lower()
+    single = kind in PICTURES
+    if not single and kind.removeprefix(".") in FigureCanvasBase.get_supported_filetypes():
+        raise UserError(f"--plot: found {target}, expected a file of {', '.join(PICTURES)}, or a folder")
     if single and len(recordings) > 1:
         raise UserError(f"--plot: found {target} for {len(recordings)} recordings, expected a folder")
-    stems = [recording.path.stem for recording in recordings]
+    suffix = kind if single else ".png"
     try:
         (target.parent if single else target).mkdir(parents=True, exist_ok=True)
-        for number, (recording, stem) in enumerate(zip(recordings, stems, strict=True), 1):
-            name = (
-                target.with_suffix("") if single else target / (stem if stems.count(stem) == 1 else f"{number}-{stem}")
-            )
-            for index, piece in enumerate(recording.pieces, 1):
-                part = f"-{index:02d}" if len(recording.pieces) > 1 else ""
-                path = name.with_name(f"{name.name}{part}.png")
-                span = (piece.start, piece.end)
-                title = f"{recording.path.name}, {piece.start:.1f} to {piece.end:.1f} s"
-                save_timeline(path, title, span, piece.words, piece.features, piece.attention, feature_config)
-                logger.info(f"{path}: {title}")
+        for recording, stem in zip(recordings, names_of(recordings), strict=True):
+            name = target.with_suffix("") if single else target / stem
+            with ExitStack() as stack:
+                pages = suffix == ".pdf" and recording.pieces and stack.enter_context(PdfPages(target))
+                for index, piece in enumerate(recording.pieces, 1):
+                    part = f"-{index:02d}" if len(recording.pieces) > 1 else ""
+                    path = target if pages else name.with_name(f"{name.name}{part}{suffix}")
+                    span = (piece.start, piece.end)
+                    title = f"{recording.path.name}, {piece.start:.1f} to {piece.end:.1f} s"
+                    shown = (piece.words, piece.features, piece.attention)
+                    save_timeline(pages or path, title, span, *shown, feature_config)
+                    logger.info(f"{path}: {title}")
     except OSError as error:
         raise UserError(f"--plot: cannot write into {target} ({error})") from None
 
 
 def save_timeline(
-    path: Path,
+    path: Path | PdfPages,
     title: str,
     span: tuple[float, float],
     words: Sequence[tuple[str, float, float, slice]],
@@ -59,10 +68,10 @@ def save_timeline(
     attention: np.ndarray,
     feature_config: FeatureConfig,
 ) -> None:
-    """Draws a piece of a recording as PNG.
+    """Draws a piece of a recording.
 
     Args:
-        path: of the file.
+        path: of the file, of one of PICTURES, or a PDF that gets another page.
         title: of the picture.
         span: start and end of the piece, in seconds.
         words: text, start and end in seconds, and rows of the attention, of each word.
@@ -103,4 +112,7 @@ def save_timeline(
     attended.tick_params(axis="y", length=0, pad=2)
     attended.set_xlabel("seconds")
     attended.set_xlim(*span)
-    figure.savefig(path)
+    if isinstance(path, PdfPages):
+        path.savefig(figure)
+    else:
+        figure.savefig(path)

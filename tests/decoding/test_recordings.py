@@ -22,6 +22,7 @@ from corpora.folder import find_utterances
 from decoding.recogniser import Recogniser
 from decoding.recordings import monotone_path, time_words, transcribe_recordings
 from decoding.transcribe import DecodingOptions
+from decoding.transcriber import load
 from tests.conftest import SMALL, draw_text
 from train import Trainer, main
 from utils.checkpoint import LoadedModels, load_checkpoint, load_models, save_checkpoint
@@ -184,6 +185,47 @@ def test_a_single_picture_and_clear_messages(run, tmp_path):
     save_checkpoint(tmp_path / "old.pt", old)
     unknown = command("test.py", *arguments, "--checkpoint", tmp_path / "old.pt", "--audio", path, expect=2).stderr
     assert "old.pt: how features are computed from speech is not known" in unknown
+
+
+def test_the_same_from_python_and_as_subtitles(run, tmp_path):
+    """By the folder of the run or by a checkpoint, with its settings, or others."""
+    folder, arguments = run
+    generator = np.random.default_rng(5)
+    silence = 0.0005 * generator.normal(size=RATE)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.concatenate([silence, say("BAD CAB", generator), silence]), RATE)
+    transcriber = load(folder, beam_size=4)
+    recording = transcriber.transcribe(str(path))
+    assert recording.text == "BAD CAB"
+    assert [word.text for word in recording.words] == ["BAD", "CAB"]
+    assert str(transcriber.options) == "beam 4"
+    assert recording.monotonicity > 0.5
+    pair = load(folder / "best.pt", folder / "last.pt", mode="greedy")
+    assert (len(pair.loaded.models), str(pair.options)) == (2, "greedy")
+    with pytest.raises(UserError, match=r"decoding\.beam: found|unknown key decoding\.beam"):
+        load(folder, beam=4)
+    with pytest.raises(UserError, match="no checkpoint"):
+        load(tmp_path / "nowhere" / "best.pt")
+
+    out = tmp_path / "subtitles"
+    result = command("test.py", *arguments, "--audio", path, "--format", "srt", "--out", out, "decoding.beam_size=4")
+    assert f"{out / 'a.srt'}: {path}" in result.stdout
+    assert "warning" not in result.stdout
+    assert times(result.stdout) == []  # they are in the file
+    number, times_of, text = (out / "a.srt").read_text().strip().split("\n")
+    assert (number, text) == ("1", "BAD CAB")
+    assert re.fullmatch(r"00:00:0[01],\d{3} --> 00:00:01,\d{3}", times_of)
+
+    lost = load_checkpoint(folder / "best.pt")
+    for name, weights in lost["model"].items():
+        if name.startswith("speller.attention"):
+            weights.zero_()
+    save_checkpoint(tmp_path / "lost.pt", lost)
+    lost_command = ["--checkpoint", tmp_path / "lost.pt", "--audio", path, "decoding.ctc_weight=0.9"]
+    assert (
+        "a.wav: the attention does not read along (monotonicity "
+        in command("test.py", *arguments, *lost_command).stdout
+    )
 
 
 def test_checkpoints_of_other_features_do_not_go_together(run, tmp_path):

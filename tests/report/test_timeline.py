@@ -123,3 +123,15 @@ def test_where_no_picture_can_be_drawn_one_message_says_so(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--plot: cannot write into .*file"):
         draw_recordings([recording("a", 1)], tmp_path / "file", FeatureConfig())
+
+
+def test_a_pdf_with_a_page_for_each_piece_and_an_svg(tmp_path, caplog):
+    draw_recordings([recording("a.wav", 3)], tmp_path / "x.pdf", FeatureConfig())
+    content = (tmp_path / "x.pdf").read_bytes()
+    assert content.startswith(b"%PDF")
+    assert content.count(b"/Type /Page ") == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pdf"]
+    draw_recordings([recording("a.wav", 1)], tmp_path / "x.svg", FeatureConfig())
+    assert "<svg" in (tmp_path / "x.svg").read_text()
+    with pytest.raises(UserError, match=r"--plot: found .*x\.eps, expected a file of \.png, \.pdf, \.svg, or a folder"):
+        draw_recordings([recording("a.wav", 1)], tmp_path / "x.eps", FeatureConfig())
