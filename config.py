@@ -79,11 +79,19 @@ class RunConfig(Section):
         return Path(self.dir) / PACKS
 
 
+class TextConfig(Section):
+    case: Literal["keep", "upper", "lower"]
+    punctuation: Literal["keep", "remove"]
+
+
 class DataConfig(Section):
     root: Text
     train: Names
     dev: Name
     test: Name
+    vocabulary: Text
+    units: Literal["character", "jamo"]
+    text: TextConfig
     normalize: Literal["none", "mean", "mean_variance"]
     skip_bad: bool
     accept_changes: bool
@@ -97,6 +105,17 @@ class DataConfig(Section):
         if twice:
             raise ValueError(f"data.train to name each partition once; found {', '.join(twice)} again")
         return self
+
+    @model_validator(mode="after")
+    def _kaggle_has_no_jamo(self) -> "DataConfig":
+        if self.units == "jamo" and self.vocabulary == "kaggle":
+            raise ValueError("data.vocabulary=auto, or a file, where data.units is jamo")
+        return self
+
+    @property
+    def text_form(self) -> dict[str, str]:
+        """Keyword arguments of `TextForm`."""
+        return {"units": self.units, **self.text.model_dump()}
 
 
 class AugmentConfig(Section):

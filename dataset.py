@@ -28,7 +28,7 @@ from utils.cli import SIGNALS
 from utils.errors import UserError
 from utils.failures import dead_worker, describe_exit
 from utils.sampler import Item
-from utils.vocabulary import PAD, encode
+from utils.vocabulary import PAD
 
 # Forked workers share what is in memory; spawned ones get copies. Python 3.14 forks only where it is told to.
 WORKERS_FORK = sys.platform == "linux"
@@ -124,7 +124,7 @@ class FeatureDataset(Dataset):
         features = normalize(features, corpus.format.normalize)
         if self.augmentation is not None:
             features = self.augmentation.mask(features, index, item.epoch)
-        tokens = encode(corpus.texts[index]) if corpus.texts is not None else []
+        tokens = corpus.tokens_of(index) if corpus.texts is not None else []
         return Utterance(index, features, torch.tensor(tokens, dtype=torch.long))
 
 

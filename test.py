@@ -70,7 +70,8 @@ from utils.distributed import DistributedContext, check_ranks_agree, init_distri
 from utils.errors import UserError
 from utils.files import NAME_RULE, flatten, is_name, write_csv
 from utils.locking import sole_writer
-from utils.metrics import Comparison, compare, score
+from utils.metrics import Comparison, compare, score, spacing_distance
+from utils.vocabulary import KAGGLE
 
 NOT_ALIGNED = """{}: the attention does not read along (monotonicity {:.2f}, aligned models have {} or more): the times
 of the words mean nothing, and often the words do not either. Train on, see docs/reading-attention.md"""
@@ -131,6 +132,8 @@ def decode_partition(
             [partition],
             loaded.features.normalize,
             feature_format=loaded.features,
+            vocabulary=loaded.vocabulary,
+            scored=True,
             report=folder / f"findings-{name}.txt" if context.is_main else None,
             **config.loading_kwargs,
         )
@@ -160,6 +163,9 @@ def decode_partition(
         log_decodings(folder, config.run.name, read_decodings(folder), **config.wandb.model_dump())
     scored = f"distance {result.distance:.3f}, CER {result.cer:.2%}, WER {result.wer:.2%}, " if result else ""
     scored = scored.replace("%", " %")
+    if result and loaded.vocabulary.tokens != KAGGLE.tokens:
+        spaces = spacing_distance(corpus.transcripts, texts)
+        logger.info(f"word spacing: {spaces:.3f} of the distance of {result.distance:.3f} is spaces alone")
     logger.info(f"{name}: {len(corpus)} utterances, {scored}{seconds:.1f} s ({options})")
 
 

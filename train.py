@@ -28,7 +28,14 @@ from training.evaluate import Evaluation, evaluate, utterances_to_show
 from training.model import make_model
 from training.progress import EpochProgress, EtaEstimator, describe_run, run_info
 from training.recorder import LOG, Recorder, open_run_folder
-from training.resume import Checkpointer, check_same_data, check_same_run, describe_changes, load_last
+from training.resume import (
+    Checkpointer,
+    check_same_data,
+    check_same_run,
+    describe_changes,
+    load_last,
+    vocabulary_to_train,
+)
 from training.schedules import Schedules
 from training.step import TrainStep
 from training.wandb_tracker import WandbTracker
@@ -39,6 +46,7 @@ from utils.errors import Interrupted
 from utils.files import flatten, sweep_temporaries, taken_back
 from utils.locking import sole_writer
 from utils.sampler import wrap_seed
+from utils.vocabulary import TextForm, make_vocabulary
 
 OF_A_RANK = {"data.root", "data.workers", "training.device"}  # may differ where ranks are on several machines
 
@@ -56,7 +64,10 @@ class Trainer:
         check_ranks_agree(context, {**shared, "commit": environment(device)["commit"]})
         found = load_last(self.folder)
         if found:
-            check_same_run(self.folder, flatten(found["config"]), flatten(settings))
+            before = {"data.vocabulary": "kaggle", **flatten(found["config"])}  # older runs have no such key
+            check_same_run(self.folder, before, flatten(settings))
+        form = TextForm(**config.data.text_form)
+        vocabulary = vocabulary_to_train(make_vocabulary(config.data.vocabulary, form), found, self.folder)
 
         begin_with = None if found else training.start_from
         if begin_with is not None:
@@ -67,6 +78,7 @@ class Trainer:
             train=config.data.train,
             dev=config.data.dev,
             normalize=config.data.normalize,
+            vocabulary=vocabulary,
             loading=config.loading_kwargs,
             character_limit=character_limit(**config.model_kwargs),
             batch_size=training.batch_size,
@@ -103,7 +115,9 @@ class Trainer:
             ctc_only_warmup=training.ctc_epochs > 0,
         )
 
-        described = describe_model(config.model_kwargs, train.format, self.data.feature_config, train.p95_frames)
+        described = describe_model(
+            config.model_kwargs, train.format, self.data.feature_config, train.p95_frames, train.vocabulary
+        )
         constant = {**described, "config": settings, "environment": environment(device)}
         self.checkpointer = Checkpointer(self.folder, constant, training.checkpoint_minutes, train.digests)
         self.state = self.checkpointer.restore(found, self.step)
@@ -116,7 +130,7 @@ class Trainer:
         tracker = WandbTracker(self.folder, config.run.name, tracked, self.state.wandb_run_id, **settings["wandb"])
         self.recorder = Recorder(self.folder, tracker, RunReport(self.folder), training.ctc_epochs, context.is_main)
         info = run_info(constant["environment"], self.precision, context.world_size, model, train, self.data.dev)
-        self.recorder.write_settings(settings, info)
+        self.recorder.write_settings(settings, info, train.vocabulary)
         corpora = {"+".join(config.data.train): train, config.data.dev: self.data.dev}
         plan = f"{training.epochs} epochs of {self.steps:,} batches of {training.batch_size}"
         describe_run(device, context.world_size, self.precision, corpora, model, plan)

@@ -19,7 +19,7 @@ def parse_arguments() -> DecodingArguments:
     parser.add_argument(
         "--text", type=Path, metavar="FILE", help="more text for the language model, one sentence per line"
     )
-    parser.add_argument("--order", type=int, default=8, help="characters of the n-grams (default: %(default)s)")
+    parser.add_argument("--order", type=int, help="characters of the n-grams (default: 8, or all that fit)")
     return parse_decoding_arguments(parser)
 
 
@@ -29,6 +29,7 @@ if __name__ == "__main__":  # before torch is imported: --help and a misspelt ke
 import argparse
 import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -38,9 +39,9 @@ from corpora.layout import find_partition
 from corpora.loading import load_corpus
 from decoding.history import add_decoding, describe_checkpoints, make_row
 from decoding.language_model import (
-    MAX_ORDER,
     LanguageModel,
     load_language_model,
+    max_order,
     save_language_model,
     train_language_model,
 )
@@ -55,17 +56,20 @@ from utils.errors import BadFile, UserError
 from utils.files import atomic_write, is_leftover, make_folders, read_lines, taken_back, to_yaml, write_csv
 from utils.locking import sole_writer
 from utils.metrics import Score, compare, tidy
-from utils.vocabulary import spellable
+from utils.vocabulary import KAGGLE, Vocabulary, list_characters, spellable, unspellable
+
+ORDER = 8  # of the n-grams, unless the vocabulary is too large for it
 
 logger = logging.getLogger(f"las.{__name__}")
 
 
-def read_texts(config: Config, more: Path | None) -> list[str]:
+def read_texts(config: Config, more: Path | None, vocabulary: Vocabulary = KAGGLE) -> list[str]:
     """The training transcripts, and `more` text without the characters that the vocabulary lacks.
 
     Args:
         config: names the partitions.
         more: a file with one sentence per line, a folder of transcripts as .npy, such as S25's text-for-LM, or None.
+        vocabulary: of the models.
 
     Raises:
         UserError: `more` cannot be read, or there is no text at all.
@@ -81,7 +85,10 @@ def read_texts(config: Config, more: Path | None) -> list[str]:
     texts, bad = [], []
     for path in paths:
         try:
-            texts.append(read_transcript(path))
+            text = vocabulary.form.prepare(read_transcript(path))
+            if unknown := vocabulary.unknown(text):
+                raise BadFile(f"outside the vocabulary: {list_characters(unknown)}", f"{vocabulary}")
+            texts.append(text)
         except BadFile as finding:
             bad.append(f"{path.name}: {finding}")
     if bad:
@@ -91,7 +98,10 @@ def read_texts(config: Config, more: Path | None) -> list[str]:
             lines = read_lines(more)
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--text: {more}: cannot be read as UTF-8 text ({error})") from None
-        texts += filter(None, map(spellable, lines))
+        texts += filter(None, (spellable(line, vocabulary) for line in lines))
+        if left_out := Counter("".join(unspellable(line, vocabulary) for line in lines)):
+            listed = list_characters(character for character, _ in left_out.most_common())
+            logger.info(f"{more}: {left_out.total():,} characters that the model does not write are left out: {listed}")
     if not texts:
         raise UserError(f"data.train: found no transcripts in {', '.join(config.data.train)}, expected text to learn")
     return texts
@@ -100,13 +110,15 @@ def read_texts(config: Config, more: Path | None) -> list[str]:
 def main(arguments: DecodingArguments) -> None:
     flags, config, checkpoints, _ = arguments
     folder = config.run.path
-    if not 1 <= flags.order <= MAX_ORDER:
-        raise UserError(f"--order: found {flags.order}, expected 1 to {MAX_ORDER}")
     if flags.changes:
         logger.info(f"--config {flags.config} changes what the run was trained with: {flags.changes}")
     device = choose_device(config.training.device)
     precision = choose_precision(config.training.precision, device)
     loaded = load_models(checkpoints)
+    most = max_order(len(loaded.vocabulary))
+    flags.order = min(ORDER, most) if flags.order is None else flags.order
+    if not 1 <= flags.order <= most:
+        raise UserError(f"--order: found {flags.order}, expected 1 to {most}, with {len(loaded.vocabulary)} tokens")
     check_data_root(folder, config.data.root)
 
     made = make_folders(folder)
@@ -124,8 +136,9 @@ def tune(
 ) -> None:
     """Makes the language model and finds the weights, see the module's docstring."""
     folder = config.run.path
-    texts = read_texts(config, flags.text)
-    language_model = train_language_model(texts, flags.order)
+    vocabulary = loaded.vocabulary
+    texts = read_texts(config, flags.text, vocabulary)
+    language_model = train_language_model(texts, flags.order, vocabulary)
     sizes = f"{len(texts):,} texts, {sum(map(len, texts)):,} characters, {len(language_model.log_probs):,} contexts"
     logger.info(f"language model: {sizes}")
 
@@ -133,6 +146,8 @@ def tune(
         [find_partition(config.data.root, config.data.dev)],
         loaded.features.normalize,
         feature_format=loaded.features,
+        vocabulary=vocabulary,
+        scored=True,
         report=folder / "findings-dev.txt",
         **config.loading_kwargs,
     )
@@ -143,7 +158,7 @@ def tune(
 
     there = folder / "lm.pt"  # one unit with the weights that are in use: replaced together or not at all
     now = Weights(*(getattr(config.decoding, name) for name in Weights._fields))
-    in_use = load_language_model(there).to(device) if now.lm_weight and there.exists() else language_model
+    in_use = load_language_model(there, vocabulary).to(device) if now.lm_weight and there.exists() else language_model
 
     def measure(weights: Weights, rank: str, lm: LanguageModel = language_model) -> list[int]:
         """Distance of each dev utterance as test.py would decode it."""
@@ -158,7 +173,7 @@ def tune(
     logger.info(f"searching {config.data.dev} up to {MOST_TRIALS} times as test.py does: {corpus.size}")
     before = Trial(now, config.decoding.rank, measure(now, config.decoding.rank, in_use))
     has_ctc = any(model.ctc is not None for model in models)
-    trials = search_weights(measure, find, before, CTC_WEIGHTS if has_ctc else [0.0], corpus.transcripts)
+    trials = search_weights(measure, find, before, CTC_WEIGHTS if has_ctc else [0.0], corpus.transcripts, vocabulary)
     best = min(trials, key=lambda trial: trial.distance)
     columns = (*Weights._fields, "rank", "dev_distance")
     write_csv(folder / "tuning.csv", columns, [(*trial.weights, trial.rank, trial.distance) for trial in trials])
@@ -171,7 +186,7 @@ def tune(
     if best is before:
         logger.info(f"{config.data.dev}: distance {before.distance:.3f}; nothing better was found: left as it is")
     if best is not before or not there.exists():
-        save_language_model(there, language_model.to(torch.device("cpu")))
+        save_language_model(there, language_model.to(torch.device("cpu")), vocabulary)
         logger.info(f"{there}: {sizes}")
     if best is before:
         return

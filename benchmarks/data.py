@@ -34,7 +34,7 @@ from utils.cli import run_command
 from utils.device import choose_precision
 from utils.errors import UserError
 from utils.sampler import BucketSampler
-from utils.vocabulary import CHARACTERS
+from utils.vocabulary import KAGGLE
 
 WORKERS = (0, 2)
 CACHES = get_args(DataConfig.model_fields["cache"].annotation)
@@ -51,7 +51,7 @@ def write_corpus(root: Path, shape: Shape, utterances: int) -> None:
     for index, (T, U) in enumerate(zip(*draw_lengths(shape.train, utterances), strict=True)):
         features = generator.standard_normal((T, shape.feature_dim), dtype=np.float32)
         np.save(root / PARTITION / "mfcc" / f"{index:05d}.npy", features)
-        text = generator.choice(list(CHARACTERS), U - 2)
+        text = generator.choice(list(KAGGLE.characters), U - 2)
         np.save(root / PARTITION / "transcripts" / f"{index:05d}.npy", np.array(["<sos>", *text, "<eos>"]))
 
 

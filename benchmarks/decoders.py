@@ -19,7 +19,7 @@ from decoding.transcribe import fill_batches, frame_budget
 from models.las import LAS
 from utils.features import FeatureFormat
 from utils.sampler import BucketSampler
-from utils.vocabulary import EOS, VOCABULARY
+from utils.vocabulary import EOS, KAGGLE
 
 # A randomly initialised Speller repeats a single character. With its weights scaled by these factors it spells varied
 # texts; larger recurrent weights would make its state chaotic, so that rounding errors decided what it spells.
@@ -55,11 +55,11 @@ def random_model(feature_dim: int, model_kwargs: Mapping[str, Any]) -> LAS:
         model_kwargs: further keyword arguments of `LAS`; `ctc` is overridden.
     """
     torch.manual_seed(0)
-    model = LAS(feature_dim, len(VOCABULARY), **{**model_kwargs, "ctc": True}).eval()
+    model = LAS(feature_dim, len(KAGGLE), **{**model_kwargs, "ctc": True}).eval()
     with torch.no_grad():
         for name, parameter in model.speller.named_parameters():
             parameter.mul_(RECURRENT_SCALE if "weight_hh" in name else SCALE)
-        tokens = torch.randint(EOS + 1, len(VOCABULARY), (4, 40))
+        tokens = torch.randint(EOS + 1, len(KAGGLE), (4, 40))
         logits, _, _ = model(torch.randn(4, 200, feature_dim), torch.full((4,), 200), tokens)
         model.speller.output_bias.sub_(logits.mean((0, 1)))  # on average, no character is preferred
         model.speller.output_bias[EOS] = -1e4
@@ -119,7 +119,7 @@ def project_decoder(model: LAS, search: SearchOptions) -> Decoder:
     @torch.no_grad()
     def decode(batch: DecodingBatch) -> Hypotheses:
         found: dict[int, list[Hypothesis]] = {}
-        frames = frame_budget(batch.features.device, search.beam_size)
+        frames = frame_budget(batch.features.device, search.beam_size, len(KAGGLE))
         for items in fill_batches(batch.lengths.tolist(), frames):
             rows = torch.tensor([item.position for item in items])
             lengths = batch.lengths[rows]
@@ -156,7 +156,7 @@ def speechbrain_decoder(
     """
     torch.manual_seed(0)
     own = {**model_kwargs, "ctc": True}
-    model = SpeechBrainLAS(feature_dim, len(VOCABULARY), **own, parameters=parameters).to(device).eval()
+    model = SpeechBrainLAS(feature_dim, len(KAGGLE), **own, parameters=parameters).to(device).eval()
 
     def decode(batch: DecodingBatch) -> None:
         steps = int(batch.limits.max()) + 1

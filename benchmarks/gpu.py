@@ -36,10 +36,10 @@ from utils.cli import run_command
 from utils.device import autocast, choose_device, choose_precision
 from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
-from utils.vocabulary import VOCABULARY
+from utils.vocabulary import KAGGLE
 
 HOME = Path(__file__).parents[1]
-V = len(VOCABULARY)
+V = len(KAGGLE)
 TINY = ["model.listener.hidden=16", "model.listener.conv=[{channels: 8, kernel: 3, stride: 2}]"]
 TINY += ["model.attention.dim=16", "model.speller={embedding: 8, hidden: 16, layers: 2, dropout: 0.1}"]
 LOOP = ["model.attention.kind=location", "model.attention.heads=1", "model.speller.input_feeding=true"]
@@ -280,7 +280,7 @@ def decoding(bench: Bench) -> list[Row]:
     """Beam 8 with CTC over as many utterances as test-clean has, each for as many characters as it would have."""
     lengths = draw_lengths(bench.shape.decode, 12 if bench.tiny else None)
     recogniser = Recogniser([bench.model(bench.config())], 0.5, precision=choose_precision("auto", bench.device))
-    batches = fill_batches(lengths.frames.tolist(), frame_budget(bench.device, 8))
+    batches = fill_batches(lengths.frames.tolist(), frame_budget(bench.device, 8, V))
     done, frames, until, start = 0, 0, time.monotonic() + bench.left * 0.7, now(bench.device)
     for items in batches:
         positions = [item.position for item in items]

@@ -25,7 +25,7 @@ from models.speller import ParallelSpeller
 from training.step import TrainStep
 from utils.cli import run_command
 from utils.distributed import SINGLE_PROCESS
-from utils.vocabulary import SOS, VOCABULARY
+from utils.vocabulary import KAGGLE, SOS
 
 HOME = Path(__file__).parents[1]
 SHORT = (4, 8)  # characters of the transcripts that a loop is counted at
@@ -48,7 +48,7 @@ def count_step(config: Config, rate: float, utterances: int, frames: int, charac
     training = config.training
     with PretendCuda() as gpu:
         step = TrainStep(
-            gpu.move(LAS(features, len(VOCABULARY), **config.model_kwargs).train()),
+            gpu.move(LAS(features, len(KAGGLE), **config.model_kwargs).train()),
             SINGLE_PROCESS,
             "bf16",  # on this CPU; on a T4 it would be fp16, with two kernels more
             [],
@@ -60,7 +60,7 @@ def count_step(config: Config, rate: float, utterances: int, frames: int, charac
             ema_steps=100,
             ctc_only_warmup=False,
         )
-        tokens = torch.randint(3, len(VOCABULARY), (utterances, characters + 1))
+        tokens = torch.randint(3, len(KAGGLE), (utterances, characters + 1))
         tokens[:, 0] = SOS
         lengths = torch.full((utterances,), frames), torch.full((utterances,), characters + 1)
         features_ = torch.randn(utterances, frames, features)
@@ -83,14 +83,14 @@ def row_of(name: str, config: Config, rate: float) -> dict[str, str | float]:
     shape = SHAPES["kaggle"]
     B, T, U, D = shape.batch_size, round(shape.train.frames[1]), round(shape.train.tokens[0]), shape.feature_dim
     with torch.device("meta"):
-        loops = not isinstance(LAS(D, len(VOCABULARY), **config.model_kwargs).speller, ParallelSpeller)
+        loops = not isinstance(LAS(D, len(KAGGLE), **config.model_kwargs).speller, ParallelSpeller)
     if loops:
         few, more = (count_step(config, rate, B, T, characters, D) for characters in SHORT)
         slope = [(b - a) / (SHORT[1] - SHORT[0]) for a, b in zip(few, more, strict=True)]
         need = Need(*(a + each * (U - SHORT[0]) for a, each in zip(few, slope, strict=True)))
     else:
         need, slope = count_step(config, rate, B, T, U, D), [0.0] * len(Need._fields)
-    flops = B * TRAINING * int(count_flops(T, U + 1, D, len(VOCABULARY), **config.model_kwargs).total)
+    flops = B * TRAINING * int(count_flops(T, U + 1, D, len(KAGGLE), **config.model_kwargs).total)
     times = {
         "host s": need.kernels * US_PER_KERNEL / 1e6,
         "T4 memory s": need.gigabytes / GB_PER_S,

@@ -32,7 +32,7 @@ from training.recorder import open_run_folder
 from utils.cli import run_command
 from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
-from utils.vocabulary import CHARACTERS
+from utils.vocabulary import KAGGLE
 
 TEMPLATES = 97  # files to link to; file systems limit the links to one file, ext4 to 65,000
 DIM, WORKERS, DEV_UTTERANCES = 2, 2, 64
@@ -59,7 +59,7 @@ def link_corpus(root: Path, sizes: Mapping[str, int]) -> None:
     generator = np.random.default_rng(0)
     (root / "templates").mkdir(parents=True)
     for number in range(TEMPLATES):
-        text = generator.choice(list(CHARACTERS), generator.integers(150, 210))
+        text = generator.choice(list(KAGGLE.characters), generator.integers(150, 210))
         features = generator.standard_normal((generator.integers(900, 1500), DIM), dtype=np.float32)
         np.save(root / "templates" / f"{number}-mfcc.npy", features)
         np.save(root / "templates" / f"{number}-transcripts.npy", np.array(["<sos>", *text, "<eos>"]))

@@ -10,7 +10,7 @@ import torch
 from dataset import Batch, Utterance, collate
 from utils.errors import UserError
 from utils.sampler import BucketSampler
-from utils.vocabulary import EOS, SOS, VOCABULARY
+from utils.vocabulary import EOS, KAGGLE, SOS
 
 FIXED_UTTERANCES = 64  # utterances of a shape without variance, whose batches are all alike: a few will do
 DRAWS_PER_QUANTILE = 32
@@ -115,7 +115,7 @@ def random_batch(lengths: Lengths, positions: Sequence[int], feature_dim: int, d
     utterances = []
     for position in positions:
         features = torch.randn(int(lengths.frames[position]), feature_dim, generator=generator)
-        tokens = torch.randint(EOS + 1, len(VOCABULARY), (int(lengths.tokens[position]),), generator=generator)
+        tokens = torch.randint(EOS + 1, len(KAGGLE), (int(lengths.tokens[position]),), generator=generator)
         tokens[0], tokens[-1] = SOS, EOS
         utterances.append(Utterance(position, features, tokens))
     return collate(utterances).to(device)

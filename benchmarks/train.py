@@ -60,7 +60,7 @@ from benchmarks.training_steps import (
 )
 from utils.cli import run_command
 from utils.device import choose_precision
-from utils.vocabulary import VOCABULARY
+from utils.vocabulary import KAGGLE
 
 LISTENER_STEPS = {"listener": listener_step, "lstms": lstms_step}
 NAMES = (*BATCHING, "limit", *LISTENER_STEPS)
@@ -123,7 +123,7 @@ class Benchmark:
     def _flops(self, name: str) -> float:
         """FLOPs of a training step per utterance."""
         model_kwargs = kwargs_of(name, self.model_kwargs)
-        flops = count_flops(*self.lengths, self.arguments.shape.feature_dim, len(VOCABULARY), **model_kwargs)
+        flops = count_flops(*self.lengths, self.arguments.shape.feature_dim, len(KAGGLE), **model_kwargs)
         return TRAINING * float(flops.total.mean())
 
     def _costs(self, name: str, reference: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataset import Batch
 from models.las import LAS, las_loss
 from models.listener import Listener
 from utils.device import autocast
-from utils.vocabulary import VOCABULARY
+from utils.vocabulary import KAGGLE
 
 Step = Callable[[Batch], None]
 BATCHING = {  # of each contestant, see `Epoch`
@@ -52,7 +52,7 @@ def make_model(name: str, feature_dim: int, model_kwargs: Mapping[str, Any]) -> 
         model_kwargs: further keyword arguments of the project's `LAS`.
     """
     torch.manual_seed(0)
-    sizes, own = (feature_dim, len(VOCABULARY)), kwargs_of(name, model_kwargs)
+    sizes, own = (feature_dim, len(KAGGLE)), kwargs_of(name, model_kwargs)
     if name in ("packed", "padded"):
         return TextbookLAS(*sizes, **own, packed=name == "packed")
     ours = LAS(*sizes, **own)

@@ -1,7 +1,9 @@
 """Reading and checking the files of a corpus: each by itself, then all of them together."""
 
 import errno
+import logging
 import time
+import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -15,13 +17,17 @@ from corpora.layout import PathList
 from utils.errors import BadFile, UserError
 from utils.failures import SHORTAGES
 from utils.features import FeatureFormat
-from utils.vocabulary import CHARACTERS
+from utils.vocabulary import KAGGLE, Vocabulary, is_character, list_characters, name_character
 
 READERS = 16  # threads that read files: a network disk answers slowly, but many requests at a time
 NO_ANSWER = (errno.EIO, errno.ETIMEDOUT, errno.ESTALE, errno.ENOTCONN)  # of a network disk, for a while or for good
 PAUSE = 0.5  # seconds before it is asked again
 HALF_LIMIT = float(np.finfo(np.float16).max)
 LISTED = 100  # findings shown on screen; all of them are in the report's file
+TOKENS = "one character an element, with or without <sos> and <eos>"
+MOST = 0.5  # share of a corpus's letters outside the vocabulary above which it is another vocabulary's corpus
+
+logger = logging.getLogger(f"las.{__name__}")
 
 
 @dataclass
@@ -156,7 +162,7 @@ def read_features(path: Path) -> np.ndarray:
 
 
 def read_transcript(path: Path) -> str:
-    """The text of a transcript file, without `<sos>` and `<eos>`.
+    """The text of a transcript file as it stands there, without `<sos>` and `<eos>`.
 
     Raises:
         BadFile: the file cannot be used.
@@ -167,18 +173,23 @@ def read_transcript(path: Path) -> str:
     try:
         tokens = array.tolist()
     except (SystemError, ValueError):  # numpy does not check what it reads as letters
-        raise BadFile("letters that no alphabet has", "<sos>, A-Z, ', space, <eos>, in upper case") from None
+        raise BadFile("letters that no alphabet has", TOKENS) from None
     if tokens and tokens[0] == "<sos>":
         tokens = tokens[1:]
     if tokens and tokens[-1] == "<eos>":
         tokens = tokens[:-1]
-    unknown = sorted({token for token in tokens if len(token) != 1 or token not in CHARACTERS})
-    if unknown:
-        shown = ", ".join(repr(token) for token in unknown[:8])
-        raise BadFile(f"outside the vocabulary: {shown}", "<sos>, A-Z, ', space, <eos>, in upper case")
+    strange = sorted({token for token in tokens if not _is_token(token)})
+    if strange:
+        raise BadFile(f"outside any vocabulary: {', '.join(map(repr, strange[:8]))}", TOKENS)
     if not tokens:
         raise BadFile("an empty transcript", "at least one character")
     return "".join(tokens)
+
+
+def _is_token(token: str) -> bool:
+    """Whether it is one character, be it of several code points, as where é is e and an accent."""
+    marks = all(unicodedata.category(mark).startswith("M") for mark in token[1:])
+    return bool(token) and (marks or len(unicodedata.normalize("NFC", token)) == 1) and all(map(is_character, token))
 
 
 def read_utterance(features: Path, transcript: Path | None, half: bool = False) -> UtteranceRecord:
@@ -244,25 +255,71 @@ def check_shapes(contents: PartitionIndex, features: PathList, expected: Feature
         contents.add(index, complaint(features[index], found, wanted))
 
 
+def check_texts(contents: PartitionIndex, transcripts: PathList, vocabulary: Vocabulary, scored: bool) -> None:
+    """Adds a finding for each text with characters outside the vocabulary.
+
+    Args:
+        contents: of the files, their texts prepared.
+        transcripts: their paths.
+        vocabulary: of the model.
+        scored: whether texts are only compared with: what a language's model cannot write counts as its errors, and is
+            no finding. The competition's texts have nothing that its vocabulary lacks.
+
+    Raises:
+        UserError: most of the letters are outside: this is a corpus for another vocabulary.
+    """
+    outside = {index: unknown for index, text in enumerate(contents.texts) if (unknown := vocabulary.unknown(text))}
+    everything = Counter("".join(outside.values()))
+    letters = sum(len(text) - text.count(" ") for text in contents.texts)
+    shown = list_characters(character for character, _ in everything.most_common())
+    if everything.total() > MOST * letters:
+        many = f"{len(outside):,} of {len(contents.texts):,} texts"
+        raise UserError(
+            f"{transcripts[0].parent}: found texts of other characters ({shown}) in {many}, expected those of "
+            f"{vocabulary}; data.vocabulary=auto trains a model on the characters of its transcripts, "
+            "data.text.case=upper makes them upper case; a trained model keeps its vocabulary"
+        )
+    for index, text in enumerate(contents.texts):
+        if not text and index not in contents.findings:
+            contents.add(
+                index, complaint(transcripts[index], "punctuation alone", "words, or data.text.punctuation=keep")
+            )
+    for index, unknown in outside.items() if vocabulary.tokens == KAGGLE.tokens or not scored else ():
+        found = f"outside the vocabulary: {', '.join(map(name_character, sorted(set(unknown))[:8]))}"
+        contents.add(index, complaint(transcripts[index], found, f"<sos>, characters of {vocabulary}, <eos>"))
+    if scored and outside and vocabulary.tokens != KAGGLE.tokens:
+        name = transcripts[0].parent.parent.name
+        logger.warning(
+            f"{name}: {everything.total():,} of {letters:,} letters are not in the model's vocabulary ({shown}): it "
+            "cannot write them, and they count as errors"
+        )
+
+
 def check_lengths(
-    contents: PartitionIndex, transcripts: PathList, expected: FeatureFormat, character_limit: Callable[[int], int]
+    contents: PartitionIndex,
+    transcripts: PathList,
+    expected: FeatureFormat,
+    character_limit: Callable[[int], int],
+    vocabulary: Vocabulary = KAGGLE,
 ) -> None:
     """Adds a finding for each text that is too long for its frames.
 
     Args:
-        contents: of the files.
+        contents: of the files, their texts prepared.
         transcripts: their paths.
         expected: feature format of the corpus.
         character_limit: how many characters, doubled ones counted twice, the model can align to a number of frames.
+        vocabulary: whose tokens are the characters.
     """
     frames = contents.shapes[:, 0 if expected.time_first else 1].tolist()
     for index, text in enumerate(contents.texts):
         if not (text and frames[index]):
             continue
-        doubled = sum(map(eq, text, text[1:]))
+        tokens = list(vocabulary.form.split(text))
+        doubled = sum(map(eq, tokens, tokens[1:]))
         limit = character_limit(frames[index])
-        if len(text) + doubled > limit:
-            found = f"a transcript of {len(text)} characters ({doubled} doubled) for {frames[index]} frames"
+        if len(tokens) + doubled > limit:
+            found = f"a transcript of {len(tokens)} characters ({doubled} doubled) for {frames[index]} frames"
             wanted = f"at most {limit}, all that the model can align to so few frames"
             contents.add(index, complaint(transcripts[index], found, wanted))
 

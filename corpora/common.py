@@ -23,7 +23,7 @@ from utils.failures import SHORTAGES
 from utils.features import FeatureConfig, write_feature_config
 from utils.files import atomic_write, sweep_temporaries
 from utils.locking import sole_writer
-from utils.vocabulary import spellable, unspellable
+from utils.vocabulary import as_it_is, is_character, spellable, unspellable
 
 SOURCES = "sources.tsv"  # in a partition's folder
 LONGEST_ID = 235  # bytes: a file's name has at most 255, and .npy.12345678.tmp is added
@@ -54,6 +54,7 @@ def make_corpus(
     feature_config: FeatureConfig,
     jobs: int,
     skip_bad: bool,
+    vocabulary: str = "kaggle",
 ) -> None:
     """Writes partitions in the Kaggle layout. All files are whole or absent, so it can be interrupted and run again.
 
@@ -65,6 +66,7 @@ def make_corpus(
         feature_config: how features are computed.
         jobs: utterances at a time.
         skip_bad: whether to go on without utterances that cannot be used.
+        vocabulary: kaggle: texts are written in the competition's characters; auto: as they are.
 
     Raises:
         UserError: `out` holds features of another configuration; or, once everything else is written, the findings.
@@ -72,21 +74,22 @@ def make_corpus(
     out.mkdir(parents=True, exist_ok=True)
     with sole_writer(out, "making"):
         sweep_temporaries(out)
-        _make_partitions(partitions, out, feature_config, jobs, skip_bad)
+        _make_partitions(partitions, out, feature_config, jobs, skip_bad, vocabulary)
 
 
 def _make_partitions(
-    partitions: Sequence[Found], out: Path, feature_config: FeatureConfig, jobs: int, skip_bad: bool
+    partitions: Sequence[Found], out: Path, feature_config: FeatureConfig, jobs: int, skip_bad: bool, vocabulary: str
 ) -> None:
     write_feature_config(out, feature_config)
     torch.set_num_threads(1)  # each of the jobs has an utterance of its own to work on
     findings = []
     for partition in partitions:
-        utterances, unfit = _fit(partition.utterances)
-        problems = _make(partition.name, utterances, out / partition.name, feature_config, jobs)
+        written = [each._replace(text=as_it_is(each.text)) for each in partition.utterances]
+        utterances, unfit = _fit(written, vocabulary)
+        problems = _make(partition.name, utterances, out / partition.name, feature_config, jobs, vocabulary)
         findings += partition.findings + unfit + problems
         left_out = Counter(letter for utterance in utterances for letter in unspellable(utterance.text))
-        if left_out:
+        if left_out and vocabulary == "kaggle":
             listed = ", ".join(f"{letter!r} {count} times" for letter, count in left_out.most_common(20))
             logger.info(
                 f"{partition.name}: left out of the texts, since the vocabulary has no such character: {listed}"
@@ -109,7 +112,7 @@ def _make_partitions(
         logger.warning(f"{report}\nwent on without them (--skip-bad)")
 
 
-def _fit(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:
+def _fit(utterances: Sequence[Utterance], vocabulary: str) -> tuple[list[Utterance], list[str]]:
     """The utterances with a unique id and a text that can be spelled, and a finding for each of the others."""
     fit, findings = {}, []
     for utterance in utterances:
@@ -120,20 +123,27 @@ def _fit(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[str]]:
                 f"{utterance.source}: found an id of {len(os.fsencode(utterance.id))} bytes ({utterance.id[:20]}...), "
                 f"expected at most {LONGEST_ID}, for its file names"
             )
-        elif lost := cannot_hold(utterance.text):
+        elif vocabulary == "kaggle" and (lost := cannot_hold(utterance.text)):
             listed = ", ".join(map(repr, lost[:8]))
             findings.append(
                 f"{utterance.source}: found {listed} in {utterance.text[:100]!r}, expected a text in letters A to Z, "
-                "numbers and symbols as words"
+                "numbers and symbols as words; --vocabulary auto keeps texts as they are"
             )
-        elif not spellable(utterance.text):
-            findings.append(f"{utterance.source}: found {utterance.text!r}, expected a text of letters A to Z")
+        elif vocabulary == "kaggle" and not spellable(utterance.text):
+            expected = "a text of letters A to Z; --vocabulary auto keeps texts as they are"
+            findings.append(f"{utterance.source}: found {utterance.text!r}, expected {expected}")
+        elif vocabulary == "auto" and not (utterance.text and all(map(is_character, utterance.text))):
+            findings.append(
+                f"{utterance.source}: found {utterance.text!r}, expected a text, without control characters"
+            )
         else:
             fit[utterance.id] = utterance
     return list(fit.values()), findings
 
 
-def _make(name: str, utterances: Sequence[Utterance], out: Path, feature_config: FeatureConfig, jobs: int) -> list[str]:
+def _make(
+    name: str, utterances: Sequence[Utterance], out: Path, feature_config: FeatureConfig, jobs: int, vocabulary: str
+) -> list[str]:
     """Writes the files of all utterances and returns a finding for each that failed."""
     for kind in ("mfcc", "transcripts"):
         (out / kind).mkdir(parents=True, exist_ok=True)
@@ -142,7 +152,7 @@ def _make(name: str, utterances: Sequence[Utterance], out: Path, feature_config:
 
     def make(utterance: Utterance) -> str | None:
         features, transcript = (out / kind / f"{utterance.id}.npy" for kind in ("mfcc", "transcripts"))
-        text = spellable(utterance.text)
+        text = spellable(utterance.text) if vocabulary == "kaggle" else utterance.text
         try:
             digest = _digest(utterance.audio)
             if not (features.exists() and sources.known.get(utterance.id) == digest):
@@ -214,6 +224,12 @@ def maker_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--lowest", type=float, default=0.0, metavar="HZ", help="lower edge of the bands (default: 0)")
     parser.add_argument(
         "--highest", type=float, default=8000.0, metavar="HZ", help="upper edge of the bands (default: 8000)"
+    )
+    parser.add_argument(
+        "--vocabulary",
+        choices=("kaggle", "auto"),
+        default="kaggle",
+        help="kaggle: texts in A-Z, ' and space; auto: as they are, for data.vocabulary=auto (default: %(default)s)",
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="files at a time (default: %(default)s)")
     parser.add_argument("--skip-bad", action="store_true", help="go on without what cannot be used")

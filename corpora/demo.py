@@ -1,6 +1,7 @@
 """Makes a corpus of synthetic speech in the Kaggle layout, so that everything can be tried without any data.
 
     python -m corpora.demo data/demo
+    python -m corpora.demo data/demo-ko --language ko        # or de, hi
 
 The eSpeak NG synthesiser (inside the `espeakng-loader` wheel, called in-process) reads sentences of a small grammar in
 many voices, rates and pitches; features are the competition's (28 log mel bands, 25 ms windows, 10 ms hop). Voices and
@@ -15,6 +16,7 @@ import json
 import logging
 import os
 import random
+import shlex
 import shutil
 from pathlib import Path
 
@@ -22,10 +24,12 @@ import numpy as np
 from tqdm import tqdm
 
 from corpora.audio import features_of, resample
+from corpora.grammar import GRAMMARS, make_sentences
 from utils.cli import run_command
 from utils.errors import UserError
 from utils.features import FeatureConfig, write_feature_config
 from utils.locking import sole_writer
+from utils.vocabulary import as_it_is
 
 SIZES = {"train": 1600, "dev": 100, "test": 100}
 SMALLEST = 16
@@ -34,7 +38,6 @@ FEATURES = FeatureConfig()  # the competition's
 
 logger = logging.getLogger(f"las.{__name__}")
 
-ACCENTS = ("en-us", "en-us-nyc", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbcwmd", "en-029")
 # fmt: off
 VOICES = {  # eSpeak NG's voice variants: each is a speaker
     "train": [
@@ -52,68 +55,6 @@ VOICES = {  # eSpeak NG's voice variants: each is a speaker
     ],
 }
 # fmt: on
-
-# Sentences: each {name} is filled from the list of that name; an underscore stands for a space.
-TEMPLATES = """
-the {adjective} {noun} {past} {preposition} the {noun}
-the {person} {past} {preposition} the {adjective} {noun}
-{person}'s {noun} is {adjective} and {adjective}
-my {relative} {likes} the {adjective} {noun} {preposition} the {noun}
-please {do} the {noun} {preposition} the {noun}
-don't {do} the {adjective} {noun} {when}
-we {saw} {number} {nouns} {when}
-there are {number} {adjective} {nouns} {preposition} the {noun}
-she {saw} {number} {nouns} {preposition} the {place}
-it's {number} minutes past {hour} {when}
-can you {do} the {noun} {when}
-i'll {do} {number} {nouns} {when}
-why did the {person} {do} the {noun}
-where is the {adjective} {noun} of my {relative}
-the {nouns} of the {place} are {adjective}
-they {saw} a {person} {preposition} the {place} {when}
-he isn't {adjective} but {adjective}
-what a {adjective} {noun} the {person} {saw} {when}
-the {relative} of the {person} {past} to the {place}
-on {day} my {relative} {past} to the {place}
-"""
-WORDS = {
-    "adjective": "quick brown lazy small happy green yellow quiet heavy empty golden broken clever frozen gentle "
-    "hungry large narrow orange proud rough sharp thick useful warm young zealous extra",
-    "noun": "fox dog box river table window garden horse bottle kitchen letter mirror pencil basket candle blanket "
-    "engine flower guitar hammer island jacket lantern napkin ocean pocket question rocket saddle ticket umbrella "
-    "violin wagon zipper journal vehicle",
-    "nouns": "apples books birds coins doors eggs fish gloves houses jewels keys lamps maps nuts oranges plates queens "
-    "rings ships trees vases wheels boxes zebras",
-    "person": "teacher farmer doctor soldier painter baker judge pilot sailor singer writer lawyer child king queen "
-    "stranger neighbour captain",
-    "relative": "mother father sister brother uncle cousin daughter grandson",
-    "place": "village station harbour market school forest bridge castle museum valley airport church",
-    "past": "jumped walked looked waited climbed slept turned danced laughed worked arrived vanished",
-    "likes": "likes wants needs loves fixed washed carried",
-    "do": "move open close carry find wash fix bring hide draw sell expect",
-    "saw": "saw found bought lost sold counted followed noticed",
-    "preposition": "over under behind near beside across against inside above around",
-    "number": "two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty",
-    "hour": "one two three four five six seven eight nine ten eleven",
-    "day": "monday tuesday wednesday thursday friday saturday sunday",
-    "when": "today tomorrow yesterday tonight this_morning this_evening last_week next_year in_the_morning at_noon",
-}
-
-
-def make_sentences(count: int, generator: random.Random, seen: set[str]) -> list[str]:
-    """Draws `count` sentences, lower case, that are not in `seen`, and adds them to it."""
-    templates = TEMPLATES.strip().splitlines()
-    sentences: list[str] = []
-    while len(sentences) < count:
-        sentence = generator.choice(templates)
-        for name, words in WORDS.items():
-            while f"{{{name}}}" in sentence:
-                word = generator.choice(words.split()).replace("_", " ")
-                sentence = sentence.replace(f"{{{name}}}", word, 1)
-        if sentence not in seen:
-            seen.add(sentence)
-            sentences.append(sentence)
-    return sentences
 
 
 @functools.cache  # one to a process: the library keeps its state, and its callback, in globals
@@ -168,16 +109,22 @@ class Synthesiser:
         return np.concatenate(self._chunks).astype(np.float32) / 32768
 
 
-def make_corpus(root: Path, sizes: dict[str, int] = SIZES, seed: int = SEED) -> None:
+def make_corpus(root: Path, sizes: dict[str, int] = SIZES, seed: int = SEED, language: str = "en") -> None:
     """Writes partitions `train`, `dev` and `test` under `root`, in the layout of F23; nothing if they are there."""
     root.mkdir(parents=True, exist_ok=True)
     with sole_writer(root, "making"):
-        _make_corpus(root, sizes, seed)
+        _make_corpus(root, sizes, seed, language)
+    if language != "en":
+        keys = f"data.root={shlex.quote(str(root))} data.vocabulary=auto run.name=demo-{language}"
+        logger.info(
+            f"texts are as people write them: to train on them, data.vocabulary=auto takes their characters\n"
+            f"python train.py --config configs/demo.yaml {keys}"
+        )
 
 
-def _make_corpus(root: Path, sizes: dict[str, int], seed: int) -> None:
-    made = root / "made.json"
-    recipe = {"seed": seed, "sizes": sizes}
+def _make_corpus(root: Path, sizes: dict[str, int], seed: int, language: str) -> None:
+    made, grammar = root / "made.json", GRAMMARS[language]
+    recipe = {"seed": seed, "sizes": sizes, **({} if language == "en" else {"language": language})}
     write_feature_config(root, FEATURES)
     if made.exists() and json.loads(made.read_text(encoding="utf-8")) == recipe:
         logger.info(f"{root}: the synthetic corpus is there already")
@@ -191,15 +138,15 @@ def _make_corpus(root: Path, sizes: dict[str, int], seed: int) -> None:
             folder.mkdir(parents=True)
         voices = VOICES[name]
         for number, sentence in enumerate(
-            tqdm(make_sentences(size, generator, seen), f"speaking {name}", leave=False, disable=None)
+            tqdm(make_sentences(size, generator, seen, grammar), f"speaking {name}", leave=False, disable=None)
         ):
             speaker = number % len(voices)
-            voice = f"{generator.choice(ACCENTS)}+{voices[speaker]}"
+            voice = f"{generator.choice(grammar.voices)}+{voices[speaker]}"
             speech = synthesiser.speak(
                 sentence, voice, generator.randint(110, 165), generator.randint(35, 65), generator.randint(30, 70)
             )
             features = features_of(resample(speech, synthesiser.sample_rate, FEATURES.sample_rate), FEATURES)
-            tokens = np.array(["<sos>", *sentence.upper(), "<eos>"])
+            tokens = np.array(["<sos>", *(sentence.upper() if language == "en" else as_it_is(sentence)), "<eos>"])
             file = f"{list(VOICES).index(name) * 100 + speaker:03d}-{number:05d}.npy"
             for folder, array in zip(folders, (features, tokens), strict=True):
                 np.save(folder / file, array)
@@ -219,11 +166,12 @@ def main() -> None:
         metavar="N",
         help="for training, 16 at least; dev and test have a sixteenth of it each (default: %(default)s)",
     )
+    parser.add_argument("--language", choices=GRAMMARS, default="en", help="of the sentences (default: %(default)s)")
     arguments = parser.parse_args()
     N = arguments.utterances
     if N < SMALLEST:
         raise UserError(f"--utterances: found {N}, expected at least {SMALLEST}")
-    make_corpus(arguments.root, {"train": N, "dev": N // 16, "test": N // 16})
+    make_corpus(arguments.root, {"train": N, "dev": N // 16, "test": N // 16}, language=arguments.language)
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def main() -> None:
     if dev_share is not None and args.name.lower() == DEV:
         raise UserError(f"--name: found {args.name}, expected another name, such as train, where {DEV} is made as well")
     found = find_partitions(args.audio, args.table, args.name, args.speakers, dev_share)
-    make_corpus(found, args.out, feature_config, args.jobs, args.skip_bad)
+    make_corpus(found, args.out, feature_config, args.jobs, args.skip_bad, args.vocabulary)
 
 
 if __name__ == "__main__":

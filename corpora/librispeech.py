@@ -84,7 +84,7 @@ def main() -> None:
     args, feature_config = parse_maker_arguments(parser)
     for part in args.download:
         download(part, args.audio)
-    make_corpus(find_partitions(args.audio), args.out, feature_config, args.jobs, args.skip_bad)
+    make_corpus(find_partitions(args.audio), args.out, feature_config, args.jobs, args.skip_bad, args.vocabulary)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ train, dev = load_labelled(root, {"train": names, "dev": [name]}, ...)
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from operator import add
 from pathlib import Path
@@ -22,6 +23,7 @@ from corpora.checks import (
     UtteranceRecord,
     check_lengths,
     check_shapes,
+    check_texts,
     checksum_of,
     complaint,
     has_boundaries,
@@ -34,8 +36,10 @@ from corpora.layout import Partition, PathList, find_partition
 from corpora.packing import MappedFeatures, Pack, open_pack
 from utils.errors import BadFile, UserError
 from utils.features import FeatureFormat
+from utils.vocabulary import KAGGLE, TextForm, Vocabulary, list_characters, vocabulary_of_texts
 
 FRAMES_PER_SECOND = 100
+RARE = 5  # occurrences in the training transcripts below which a character is hardly learned
 FULL_SIZES = {"train-clean-100": 28_539, "train-clean-360": 104_014, "dev-clean": 2_703, "test-clean": 2_620}
 
 logger = logging.getLogger(f"las.{__name__}")
@@ -51,6 +55,7 @@ class Corpus:
     texts: tuple[str, ...] | None
     features: Sequence[np.ndarray] | MappedFeatures | None  # (T, D) each; None: read from the files every time
     checksums: Sequence[int] = ()  # of the features, as they are stored
+    vocabulary: Vocabulary = KAGGLE  # that the texts are spelled with
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -61,7 +66,12 @@ class Corpus:
 
     @property
     def frames_per_character(self) -> float:
-        return sum(self.lengths) / sum(map(len, self.transcripts))
+        """A character is a token of the vocabulary."""
+        return sum(self.lengths) / sum(map(self.vocabulary.count, self.transcripts))
+
+    def tokens_of(self, index: int) -> list[int]:
+        """Tokens of an utterance's text, `<sos>` and `<eos>` around them; what the vocabulary lacks is left out."""
+        return self.vocabulary.encode(self.vocabulary.known(self.transcripts[index]))
 
     @cached_property
     def p95_frames(self) -> int:
@@ -121,13 +131,14 @@ class BadCorpus(UserError):
     Args:
         findings: a line for each.
         feature_format: of the good files, if there are any.
+        vocabulary: of the corpus.
     """
 
     HINT = "Mend or remove these files, or go on without them: data.skip_bad=true"
 
-    def __init__(self, findings: str, feature_format: FeatureFormat | None):
+    def __init__(self, findings: str, feature_format: FeatureFormat | None, vocabulary: Vocabulary):
         super().__init__(f"{findings}\n{self.HINT}")
-        self.findings, self.format = findings, feature_format
+        self.findings, self.format, self.vocabulary = findings, feature_format, vocabulary
 
 
 def load_corpus(
@@ -135,6 +146,8 @@ def load_corpus(
     normalize: str,
     *,
     feature_format: FeatureFormat | None = None,
+    vocabulary: Vocabulary | TextForm = KAGGLE,
+    scored: bool = False,
     character_limit: Callable[[int], int] = lambda frames: frames,
     cache: str = "ram",
     cache_folder: Path | None = None,
@@ -148,6 +161,8 @@ def load_corpus(
         partitions: to make one corpus of.
         normalize: of the feature format, if it is inferred: none, mean, mean_variance.
         feature_format: that the model expects; None: inferred from the files.
+        vocabulary: of the model; a form alone: its characters are those of the texts.
+        scored: whether texts are only compared with, see `check_texts`.
         character_limit: how many characters can be aligned to a number of frames.
         cache: ram keeps features in memory; off reads them again for every batch; mmap packs them once into
             `cache_folder` and maps them (corpora/packing.py).
@@ -158,7 +173,8 @@ def load_corpus(
 
     Raises:
         BadCorpus: with all findings, unless `skip_bad` and something is left.
-        UserError: nothing has the expected shape, or `cache_folder` cannot be written.
+        UserError: nothing has the expected shape, the texts are of another vocabulary, or `cache_folder` cannot be
+            written.
     """
     name = "+".join(partition.name for partition in partitions)
     features = reduce(add, (partition.features for partition in partitions))
@@ -180,8 +196,14 @@ def load_corpus(
         feature_format = infer_format(index.shapes[index.readable], normalize)
     if feature_format is not None:
         check_shapes(index, features, feature_format)
-        if transcripts is not None:
-            check_lengths(index, transcripts, feature_format, character_limit)
+    form = vocabulary if isinstance(vocabulary, TextForm) else vocabulary.form
+    index = replace(index, texts=list(map(form.prepare, index.texts)))
+    if isinstance(vocabulary, TextForm):
+        vocabulary = _of_the_texts(index, form)
+    if transcripts is not None:
+        check_texts(index, transcripts, vocabulary, scored)
+        if feature_format is not None:
+            check_lengths(index, transcripts, feature_format, character_limit, vocabulary)
 
     findings = [line for _, lines in sorted(index.findings.items()) for line in lines]
     orphans = reduce(add, (partition.orphans for partition in partitions))
@@ -190,7 +212,7 @@ def load_corpus(
     if findings:
         found = list_findings(findings, name, len(features), report)
         if not (good and skip_bad):
-            raise BadCorpus(found, feature_format)
+            raise BadCorpus(found, feature_format, vocabulary)
         logger.warning(f"{found}\ngoing on without them (data.skip_bad=true)")
     assert feature_format is not None  # some file is good
 
@@ -207,6 +229,7 @@ def load_corpus(
         None if transcripts is None else tuple(index.texts[position] for position in good),
         kept,
         index.checksums[good].tolist(),
+        vocabulary,
     )
     boundaries = transcripts is not None and has_boundaries(transcripts[good[0]])
     logger.info(_describe(name, partitions[0], corpus, boundaries))
@@ -217,20 +240,34 @@ def load_corpus(
     return corpus
 
 
+def _of_the_texts(index: PartitionIndex, form: TextForm) -> Vocabulary:
+    """The vocabulary of the texts of utterances without findings; logs what is in it."""
+    good = (text for position, text in enumerate(index.texts) if position not in index.findings)
+    vocabulary, counts = vocabulary_of_texts(good, form)
+    logger.info(f"vocabulary: {vocabulary} of the training transcripts")
+    rare = Counter({character: count for character, count in counts.items() if count < RARE})
+    if rare:
+        listed = list_characters(character for character, _ in reversed(rare.most_common()))
+        logger.info(f"vocabulary: {len(rare):,} of them occur fewer than {RARE} times, the rarest first: {listed}")
+    return vocabulary
+
+
 def load_labelled(
     root: str | Path,
     roles: Mapping[str, Sequence[str]],
     normalize: str,
     *,
+    vocabulary: Vocabulary | TextForm = KAGGLE,
     reports: Path | None = None,
     **loading: Any,
 ) -> list[Corpus]:
-    """A corpus with transcripts for each role; all have the feature format of the first.
+    """A corpus with transcripts for each role; all have the feature format and the vocabulary of the first.
 
     Args:
         root: folder of the partitions.
         roles: partitions by role, such as `{"train": ["train-clean-100"], "dev": ["dev-clean"]}`.
         normalize: see `load_corpus`.
+        vocabulary: see `load_corpus`; texts of the roles after the first are scored.
         reports: folder for the lists of findings.
         loading: further arguments of `load_corpus`.
 
@@ -247,12 +284,20 @@ def load_labelled(
                 raise UserError(f"data.{role}: {partition.name} has no transcripts: found no .npy file in {folder}")
         report = reports and reports / f"findings-{role}.txt"
         try:
-            corpus = load_corpus(partitions, normalize, feature_format=feature_format, report=report, **loading)
+            corpus = load_corpus(
+                partitions,
+                normalize,
+                feature_format=feature_format,
+                vocabulary=vocabulary,
+                scored=role != next(iter(roles)),
+                report=report,
+                **loading,
+            )
             corpora.append(corpus)
-            feature_format = corpus.format
+            feature_format, vocabulary = corpus.format, corpus.vocabulary
         except BadCorpus as bad:
             findings.append(bad.findings)
-            feature_format = bad.format
+            feature_format, vocabulary = bad.format, bad.vocabulary
     if findings:
         raise UserError("\n".join([*findings, BadCorpus.HINT]))
     return corpora

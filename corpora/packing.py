@@ -29,7 +29,7 @@ try:
 except ImportError:  # Windows, where an open file cannot be removed anyway
     fcntl = None  # type: ignore[assignment]
 
-VERSION = 4  # of the pack's format
+VERSION = 5  # of the pack's format
 END = "."  # the line after the last text: none of it is missing
 COMPARED = 32  # files of a pack that are compared with it at every start
 AT_A_TIME = 2048  # utterances read ahead of what is written, and files asked for their size in one go

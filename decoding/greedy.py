@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from decoding.recogniser import EncodedUtterances, Recogniser
-from utils.vocabulary import CTC_BLANK, EOS, PAD, SOS, decode, encode
+from utils.vocabulary import CTC_BLANK, EOS, KAGGLE, PAD, SOS, Vocabulary
 
 SYNC_EVERY = 8  # steps between tests whether all have finished: on a GPU each test waits for the device
 
@@ -41,14 +41,16 @@ def greedy_search(recogniser: Recogniser, encoded: Sequence[EncodedUtterances], 
 
 
 @torch.no_grad()
-def first_letters(recogniser: Recogniser, encoded: Sequence[EncodedUtterances]) -> list[str]:
+def first_letters(
+    recogniser: Recogniser, encoded: Sequence[EncodedUtterances], vocabulary: Vocabulary = KAGGLE
+) -> list[str]:
     """The most probable first character of each utterance that is neither `<eos>` nor a space."""
     state = recogniser.initial_state(encoded)
     token = torch.full((encoded[0].memory.keys.size(0),), SOS, device=encoded[0].memory.keys.device)
     log_probs, _ = recogniser.step(token, state, encoded)
-    for unspoken in (PAD, SOS, EOS, *encode(" ")[1:-1]):
+    for unspoken in (PAD, SOS, EOS, *vocabulary.encode(vocabulary.known(" "))[1:-1]):
         log_probs[:, unspoken].fill_(float("-inf"))
-    return [decode([token]) for token in log_probs.argmax(1).tolist()]
+    return [vocabulary.decode([token]) for token in log_probs.argmax(1).tolist()]
 
 
 def ctc_greedy(log_probs: Tensor, lengths: Tensor) -> list[list[int]]:

@@ -6,20 +6,20 @@ import torch
 from Levenshtein import distance
 
 from decoding.beam_search import Hypothesis
-from utils.vocabulary import decode
+from utils.vocabulary import KAGGLE, Vocabulary
 
 
-def likelihood(hypotheses: Sequence[Hypothesis]) -> str:
+def likelihood(hypotheses: Sequence[Hypothesis], vocabulary: Vocabulary = KAGGLE) -> str:
     """The text of the hypothesis with the best score."""
-    return decode(hypotheses[0].tokens)
+    return vocabulary.decode(hypotheses[0].tokens)
 
 
-def minimum_bayes_risk(hypotheses: Sequence[Hypothesis]) -> str:
+def minimum_bayes_risk(hypotheses: Sequence[Hypothesis], vocabulary: Vocabulary = KAGGLE) -> str:
     """The text with the least expected Levenshtein distance, the competition's metric (Goel and Byrne 2000).
 
     The expectation is over the hypotheses themselves, with their probabilities. Of equals, the better score wins.
     """
-    texts = [decode(hypothesis.tokens) for hypothesis in hypotheses]
+    texts = [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
     probabilities = torch.tensor([hypothesis.log_probability for hypothesis in hypotheses]).double().softmax(0).tolist()
     risks = [
         sum(probability * distance(text, other) for other, probability in zip(texts, probabilities, strict=True))

@@ -1,6 +1,6 @@
 """Transcription of recordings, with the time of each word from the attention."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from utils.distributed import SINGLE_PROCESS, DistributedContext
 from utils.errors import BadFile, UserError
 from utils.metrics import monotonicity
 from utils.sampler import Item
-from utils.vocabulary import encode
+from utils.vocabulary import KAGGLE, Vocabulary
 
 SHORTEST = 2.0  # seconds that a piece may always have, however short the training utterances were
 LEAST = 1e-4  # attention that counts as none: a character that looks elsewhere must not bend the path around it
@@ -33,7 +33,7 @@ class Word(NamedTuple):
     text: str
     start: float  # seconds in the recording
     end: float
-    characters: slice  # of its piece's text
+    characters: slice  # of its piece's attention
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Piece:
     end: float
     features: np.ndarray  # (T, D), not normalised
     text: str
-    attention: np.ndarray  # (U, S), of the text's characters and <eos>, heads averaged
+    attention: np.ndarray  # (U, S), of the text's tokens and <eos>, heads averaged
     words: list[Word]
 
 
@@ -117,7 +117,9 @@ def transcribe_recordings(
         for start, end in cut
     ]
     names = [path for path, cut in zip(paths, cuts, strict=True) for _ in cut]
-    corpus = Corpus(loaded.features, tuple(names), tuple(map(len, features)), None, features)
+    vocabulary = loaded.vocabulary
+    lengths = tuple(map(len, features))
+    corpus = Corpus(loaded.features, tuple(names), lengths, None, features, vocabulary=vocabulary)
     texts = transcribe(recogniser, corpus, options, device, context) if features else []
 
     encoded, dataset = iter(range(len(corpus))), FeatureDataset(corpus)
@@ -127,17 +129,18 @@ def transcribe_recordings(
         for start, end in cut:
             index = next(encoded)
             begin, stop = start / feature_config.sample_rate, end / feature_config.sample_rate
-            attention = attend(recogniser.models[0], dataset[Item(index)].features.to(device), texts[index])
-            words = time_words(texts[index], attention, begin, stop)
+            utterance = dataset[Item(index)].features.to(device)
+            attention = attend(recogniser.models[0], utterance, texts[index], vocabulary)
+            words = time_words(texts[index], attention, begin, stop, vocabulary.count)
             pieces.append(Piece(begin, stop, features[index], texts[index], attention, words))
         recordings.append(Recording(path, len(speech) / feature_config.sample_rate, pieces))
     return recordings
 
 
 @torch.no_grad()
-def attend(model: LAS, features: torch.Tensor, text: str) -> np.ndarray:
-    """Attention weights `(U, S)` of each character of `text` and of `<eos>` on `features (T, D)`, heads averaged."""
-    tokens = torch.tensor([encode(text)[:-1]], device=features.device)
+def attend(model: LAS, features: torch.Tensor, text: str, vocabulary: Vocabulary = KAGGLE) -> np.ndarray:
+    """Attention weights `(U, S)` of each token of `text` and of `<eos>` on `features (T, D)`, heads averaged."""
+    tokens = torch.tensor([vocabulary.encode(vocabulary.known(text))[:-1]], device=features.device)
     _, attention, _ = model(features.unsqueeze(0), torch.tensor([len(features)]), tokens)
     return attention[0].mean(0).float().cpu().numpy()
 
@@ -156,16 +159,19 @@ def monotone_path(weights: np.ndarray) -> np.ndarray:
     return np.array(path[::-1])
 
 
-def time_words(text: str, attention: np.ndarray, start: float, end: float) -> list[Word]:
+def time_words(
+    text: str, attention: np.ndarray, start: float, end: float, count: Callable[[str], int] = len
+) -> list[Word]:
     """The time of each word of a piece's text.
 
     A character lies at the centre of the attention near the monotone path, and reaches half way to its neighbours.
 
     Args:
         text: of the piece.
-        attention: `(U, S)`, of the text's characters and `<eos>`.
+        attention: `(U, S)`, of the text's tokens and `<eos>`.
         start: of the piece, in seconds.
         end: of the piece.
+        count: of a word's tokens.
     """
     S = attention.shape[1]
     path = monotone_path(attention)
@@ -174,7 +180,7 @@ def time_words(text: str, attention: np.ndarray, start: float, end: float) -> li
     borders = np.concatenate([places[:1], (places[1:] + places[:-1]) / 2])  # where each character begins
     words, first = [], 0
     for word in text.split(" "):
-        last = first + len(word)
+        last = first + count(word)
         if word:
             words.append(Word(word, float(borders[first]), float(borders[last]), slice(first, last)))
         first = last + 1

@@ -19,9 +19,9 @@ from utils.distributed import SINGLE_PROCESS, DistributedContext
 from utils.errors import UserError
 from utils.metrics import tidy
 from utils.sampler import Item
-from utils.vocabulary import decode
 
 LISTENER_BYTES = 10_000  # memory per frame while the Listener computes: its LSTMs' gates and outputs
+TOKEN_BYTES = 24  # memory per frame and token of the vocabulary: the CTC branch's posteriors, at half the frame rate
 BYTES = 2000  # memory per frame and hypothesis, at most: mostly attention, at a quarter of the frame rate
 MAX_FRAMES = 1_000_000  # in a batch: cuDNN takes tensors of less than 2**31 elements
 T = TypeVar("T")
@@ -41,16 +41,16 @@ class DecodingOptions:
         return f"beam {self.beam_size}" if self.mode == "beam" else "greedy"
 
 
-def frame_budget(device: torch.device, beam_size: int) -> int:
-    """How many frames a batch may have, padding counted."""
-    return min(MAX_FRAMES, memory_to_spare(device) // (LISTENER_BYTES + beam_size * BYTES))
+def frame_budget(device: torch.device, beam_size: int, V: int) -> int:
+    """How many frames a batch may have, padding counted, with a vocabulary of `V` tokens."""
+    return min(MAX_FRAMES, memory_to_spare(device) // (LISTENER_BYTES + V * TOKEN_BYTES + beam_size * BYTES))
 
 
 def share_of_batches(
-    lengths: Sequence[int], beam_size: int, device: torch.device, context: DistributedContext
+    lengths: Sequence[int], beam_size: int, V: int, device: torch.device, context: DistributedContext
 ) -> list[list[Item]]:
     """This rank's batches of utterances of so many frames: as large as memory allows, and enough for all ranks."""
-    frames = frame_budget(device, beam_size)
+    frames = frame_budget(device, beam_size, V)
     if context.world_size > 1:
         frames = min(frames, -(-sum(lengths) // context.world_size))
     return fill_batches(lengths, frames)[context.rank :: context.world_size]
@@ -129,7 +129,7 @@ def decode_batches(
             ) from None
 
     found: dict[int, T] = dict(done or {})
-    batches = share_of_batches(corpus.lengths, beam_size, device, context)
+    batches = share_of_batches(corpus.lengths, beam_size, len(corpus.vocabulary), device, context)
     batches = [rest for batch in batches if (rest := [item for item in batch if item.position not in found])]
     loader = make_loader(FeatureDataset(corpus), batches, workers=0, device=device)
     total = sum(map(len, batches))
@@ -176,20 +176,26 @@ def transcribe(
         partial: texts that are kept in case decoding is killed, and those of a killed one to go on from.
     """
 
+    vocabulary = corpus.vocabulary
+
     def decode_batch(encoded: tuple[EncodedUtterances, ...], limits: torch.Tensor) -> list[str]:
         if options.mode == "greedy":
-            texts = [[decode(tokens)] for tokens in greedy_search(recogniser, encoded, limits)]
+            texts = [[vocabulary.decode(tokens)] for tokens in greedy_search(recogniser, encoded, limits)]
         else:
             beams = beam_search(recogniser, encoded, limits, options.beam_size, options.length_reward)
             rank = RANKERS[options.rank]
-            texts = [[rank(beam), *(decode(hypothesis.tokens) for hypothesis in beam)] for beam in beams]
+            texts = [
+                [rank(beam, vocabulary), *(vocabulary.decode(hypothesis.tokens) for hypothesis in beam)]
+                for beam in beams
+            ]
         texts = [[tidy(text) for text in candidates] for candidates in texts]
         if options.allow_blank:
             return [candidates[0] for candidates in texts]
         chosen = [next(filter(None, candidates), "") for candidates in texts]
         if all(chosen):
             return chosen
-        return [text or letter for text, letter in zip(chosen, first_letters(recogniser, encoded), strict=True)]
+        letters = first_letters(recogniser, encoded, vocabulary)
+        return [text or letter for text, letter in zip(chosen, letters, strict=True)]
 
     rows = options.beam_size if options.mode == "beam" else 1
     if partial is None:

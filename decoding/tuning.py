@@ -22,7 +22,7 @@ from decoding.ranking import RANKERS
 from decoding.recogniser import EncodedUtterances, Recogniser
 from decoding.rescoring import SourceScores, Weights, combine, score_hypotheses
 from decoding.transcribe import decode_batches
-from utils.vocabulary import decode
+from utils.vocabulary import KAGGLE, Vocabulary
 
 CTC_WEIGHTS = [step / 10 for step in range(11)]
 LM_WEIGHTS = [step / 10 for step in range(9)]
@@ -75,7 +75,7 @@ def collect(recogniser: Recogniser, corpus: Corpus, device: torch.device, length
     found = decode_batches(recogniser, corpus, NBEST, device, decode_batch)
     tokens = [hypotheses for hypotheses, _ in found]
     distances = [
-        torch.tensor([distance(text, decode(hypothesis)) for hypothesis in hypotheses])
+        torch.tensor([distance(text, corpus.vocabulary.decode(hypothesis)) for hypothesis in hypotheses])
         for text, hypotheses in zip(corpus.transcripts, tokens, strict=True)
     ]
     scores = SourceScores(
@@ -104,7 +104,7 @@ def best_weights(nbest: NBest, ctc_weights: Sequence[float], lm_weights: Sequenc
     return grid[int(smooth.argmin())]
 
 
-def best_rank(nbest: NBest, weights: Weights, texts: Sequence[str]) -> str:
+def best_rank(nbest: NBest, weights: Weights, texts: Sequence[str], vocabulary: Vocabulary = KAGGLE) -> str:
     """mbr if it is better than likelihood on these lists, else likelihood."""
     scores = combine(nbest.scores, weights)
     logs = combine(nbest.scores, weights._replace(length_reward=0.0))
@@ -113,7 +113,7 @@ def best_rank(nbest: NBest, weights: Weights, texts: Sequence[str]) -> str:
         beam = [Hypothesis(tokens, float(scores[row, k]), float(logs[row, k])) for k, tokens in enumerate(hypotheses)]
         beam.sort(key=lambda hypothesis: -hypothesis.score)
         for name, rank in RANKERS.items():
-            total[name] += distance(text, rank(beam))
+            total[name] += distance(text, rank(beam, vocabulary))
     return "mbr" if total["mbr"] < total["likelihood"] else "likelihood"
 
 
@@ -144,6 +144,7 @@ def search_weights(
     before: Trial,
     ctc_weights: Sequence[float],
     texts: Sequence[str],
+    vocabulary: Vocabulary = KAGGLE,
 ) -> list[Trial]:
     """Tries weights until nothing better comes.
 
@@ -153,6 +154,7 @@ def search_weights(
         before: the weights that are in use.
         ctc_weights: that may be taken.
         texts: references.
+        vocabulary: that they are spelled with.
 
     Returns:
         All trials, `before` first.
@@ -168,7 +170,7 @@ def search_weights(
     lists = find(SEARCH._replace(ctc_weight=min(SEARCH.ctc_weight, max(ctc_weights))))
     for _ in range(ROUNDS):
         count, weights = len(trials), best_weights(lists, ctc_weights, LM_WEIGHTS)
-        attempt(weights, best_rank(lists, weights, texts))
+        attempt(weights, best_rank(lists, weights, texts, vocabulary))
         if len(trials) == count:
             break
         lists = merge(lists, find(weights))

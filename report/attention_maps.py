@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
+from report.fonts import lettering
 from training.evaluate import AttentionMap
 from utils.files import atomic_write
 from utils.logging import printable
 
-INCHES_PER_CHARACTER = 0.115
+INCHES_PER_CHARACTER, POINTS = 0.115, 7
+WIDE = 1.4  # times as large are letters with many strokes, such as Hangul
 SCALE = PowerNorm(0.5, 0, 1)  # one for all maps; square root, so that weights spread over many steps are not all black
 TICKS = (0, 0.05, 0.2, 0.5, 1)
 
@@ -30,15 +33,22 @@ def _draw(axes, attention: AttentionMap, title: str) -> None:
         norm=SCALE,
         extent=(0, attention.seconds, U - 0.5, -0.5),
     )
-    labels = [{" ": "␣"}.get(character, character) for character in attention.characters]
-    axes.set_yticks(range(U), labels, fontsize=7, family="monospace")
+    fonts = lettering([*attention.characters, title])
+    labels = [fonts.label(character) for character in attention.characters]
+    axes.set_yticks(range(U), labels, fontsize=POINTS * _enlarged([attention]), family=fonts.families)
     axes.tick_params(axis="y", length=0, pad=2)
     axes.set_xlabel("seconds")
-    axes.set_title(printable(title), fontsize=9, parse_math=False)
+    axes.set_title(fonts.text(printable(title)), fontsize=9, family=fonts.families[1:], parse_math=False)
 
 
-def _figure(panels: int, characters: int) -> tuple[Figure, Sequence]:
-    height = min(max(3.0, characters * INCHES_PER_CHARACTER + 1.0), 24.0)
+def _enlarged(maps: Sequence[AttentionMap]) -> float:
+    letters = "".join(letter for attention in maps for letter in attention.characters)
+    return WIDE if any(unicodedata.east_asian_width(letter) in "WF" for letter in letters) else 1.0
+
+
+def _figure(panels: int, maps: Sequence[AttentionMap]) -> tuple[Figure, Sequence]:
+    characters = max(len(attention.characters) for attention in maps)
+    height = min(max(3.0, characters * INCHES_PER_CHARACTER * _enlarged(maps) + 1.0), 24.0)
     figure = Figure(figsize=(4.8 * panels, height), dpi=100, layout="constrained")
     return figure, figure.subplots(1, panels, squeeze=False)[0]
 
@@ -48,13 +58,14 @@ def _finish(path: Path, figure: Figure, axes: Sequence, title: str) -> None:
     bar = figure.colorbar(axes[0].images[0], ax=list(axes), fraction=0.03, pad=0.02, aspect=30, ticks=TICKS)
     bar.ax.tick_params(labelsize=7)
     bar.set_label("attention weight", fontsize=8)
-    figure.suptitle(printable(title), fontsize=10, parse_math=False)
+    fonts = lettering([title])
+    figure.suptitle(fonts.text(printable(title)), fontsize=10, family=fonts.families[1:], parse_math=False)
     figure.savefig(path)
 
 
 def save_attention_maps(path: Path, maps: Sequence[AttentionMap], title: str) -> None:
     """Draws one panel per utterance, side by side, as PNG."""
-    figure, axes = _figure(len(maps), max(len(attention.characters) for attention in maps))
+    figure, axes = _figure(len(maps), maps)
     for panel, attention in zip(axes, maps, strict=True):
         _draw(panel, attention, attention.utterance)
     _finish(path, figure, axes, title)
@@ -62,7 +73,7 @@ def save_attention_maps(path: Path, maps: Sequence[AttentionMap], title: str) ->
 
 def save_first_and_best(path: Path, first: AttentionMap, best: AttentionMap, titles: Sequence[str]) -> None:
     """Draws the same utterance after the first epoch and after the best one, as PNG."""
-    figure, axes = _figure(2, len(best.characters))
+    figure, axes = _figure(2, [best])
     for panel, attention, title in zip(axes, (first, best), titles, strict=True):
         _draw(panel, attention, title)
     _finish(path, figure, axes, best.utterance)

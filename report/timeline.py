@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from decoding.formats import names_of
 from decoding.recordings import Recording
+from report.fonts import lettering
 from utils.errors import UserError
 from utils.features import FeatureConfig
 
@@ -84,15 +85,17 @@ def save_timeline(
     figure = Figure(figsize=(width, 2.8 + height), dpi=100, layout="constrained")
     said, heard, attended = figure.subplots(3, 1, sharex=True, height_ratios=(0.6, 2.0, height))
 
+    fonts = lettering([title, *(text for text, *_ in words)])
+    families = fonts.families[1:]
     for number, (text, start, end, _) in enumerate(words):
         level = LEVELS - number % LEVELS
         said.hlines(level - 0.45, start, end, color="tab:orange", linewidth=2)
-        said.text((start + end) / 2, level, text, ha="center", va="center", fontsize=8)
+        said.text((start + end) / 2, level, fonts.text(text), ha="center", va="center", fontsize=8, family=families)
         for axes in (heard, attended):
             axes.axvline(start, color="white", linewidth=0.4, alpha=0.5)
     said.set_ylim(0.3, LEVELS + 0.5)
     said.axis("off")
-    said.set_title(title, fontsize=10)
+    said.set_title(fonts.text(title), fontsize=10, family=families)
 
     D = features.shape[1]
     half = feature_config.hop_length / feature_config.sample_rate / 2  # frames are centred on multiples of the hop
@@ -108,7 +111,8 @@ def save_timeline(
         attention, aspect="auto", interpolation="nearest", cmap="magma", vmin=0, extent=(*span, U - 0.5, -0.5)
     )
     middles = [(rows.start + rows.stop - 1) / 2 for *_, rows in words]
-    attended.set_yticks([*middles, U - 1], [*(text for text, *_ in words), "<eos>"], fontsize=7)
+    labels = [*(fonts.text(text) for text, *_ in words), "<eos>"]
+    attended.set_yticks([*middles, U - 1], labels, fontsize=7, family=families)
     attended.tick_params(axis="y", length=0, pad=2)
     attended.set_xlabel("seconds")
     attended.set_xlim(*span)

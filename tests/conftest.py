@@ -20,7 +20,7 @@ from config import load_config
 from decoding import transcribe
 from models.las import LAS
 from tests.faults import run_script
-from utils.vocabulary import VOCABULARY
+from utils.vocabulary import KAGGLE
 
 HOME = Path(__file__).parents[1]
 TIMEOUT = 300  # seconds for a command
@@ -175,7 +175,7 @@ def write_utterance(folder: Path, name: str, text: str, features: np.ndarray) ->
 def speak(text: str, generator: np.random.Generator, dim: int = 12) -> np.ndarray:
     """Toy speech: each character is a fixed pattern that lasts 8 to 11 frames, in noise."""
     patterns = np.random.default_rng(0).normal(size=(128, dim))
-    frames = [patterns[ord(character)] for character in text for _ in range(generator.integers(8, 12))]
+    frames = [patterns[ord(character) % len(patterns)] for character in text for _ in range(generator.integers(8, 12))]
     return (np.array(frames) + 0.1 * generator.normal(size=(len(frames), dim))).astype(np.float32)
 
 
@@ -220,7 +220,7 @@ def make_las(small_settings):
             name: {**value, **sections.get(name, {})} if isinstance(value, dict) else sections.get(name, value)
             for name, value in small_settings.items()
         }
-        model = LAS(feature_dim, len(VOCABULARY), **settings).eval()
+        model = LAS(feature_dim, len(KAGGLE), **settings).eval()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(scale)

@@ -21,9 +21,9 @@ from training.evaluate import evaluate, utterances_to_show
 from training.step import StepResult, TrainStep
 from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
-from utils.vocabulary import EOS, VOCABULARY
+from utils.vocabulary import EOS, KAGGLE
 
-V = len(VOCABULARY)
+V = len(KAGGLE)
 SPELLERS = {  # attention, heads, input feeding, layers: kernels per character at teacher forcing 1.0 and 0.7
     "seed.yaml": ("dot", 1, True, 2, 29, 46),
     "an4.yaml": ("location", 1, True, 1, 42, 59),
@@ -219,7 +219,7 @@ def test_dev_is_evaluated_and_a_corpus_transcribed(gpu, toy_root, precision):
     (corpus,) = load_labelled(toy_root, {"dev": ["dev"]}, "mean_variance")
     model = gpu.move(make_model("config.yaml", dropout=0.0)).eval()
     loader = make_loader(
-        FeatureDataset(corpus), share_of_batches(corpus.lengths, 1, gpu.device, SINGLE_PROCESS), 0, CPU
+        FeatureDataset(corpus), share_of_batches(corpus.lengths, 1, V, gpu.device, SINGLE_PROCESS), 0, CPU
     )
     assert len(loader) == 2
     with gpu.count() as counted:

@@ -18,7 +18,7 @@ from corpora.checks import read_utterance
 from tests.conftest import speak
 from utils.checkpoint import load_checkpoint, load_models, save_checkpoint
 from utils.errors import UserError
-from utils.vocabulary import VOCABULARY
+from utils.vocabulary import KAGGLE
 
 CASES = 400  # of each kind
 QUIET = settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -126,10 +126,10 @@ def checkpoint_file(tmp_path_factory):
     sizes = {**load_config(overrides=[*SMALL, "model.listener.hidden=4"]).model.model_dump(), "ctc": True}
     path = tmp_path_factory.mktemp("checkpoint") / "best.pt"
     checkpoint = {
-        "model": LAS(12, len(VOCABULARY), **sizes).state_dict(),
+        "model": LAS(12, len(KAGGLE), **sizes).state_dict(),
         "model_settings": sizes,
         "features": {"dim": 12, "time_first": True, "normalize": "mean"},
-        "vocabulary": list(VOCABULARY),
+        "vocabulary": list(KAGGLE.tokens),
         "epoch": 1,
     }
     save_checkpoint(path, checkpoint)

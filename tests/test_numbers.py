@@ -21,7 +21,7 @@ from training.schedules import Schedules, learning_rate, progress, time_is_up
 from utils.checkpoint import load_checkpoint, load_models, previous, save_checkpoint
 from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
-from utils.vocabulary import VOCABULARY
+from utils.vocabulary import KAGGLE
 
 CPU = torch.device("cpu")
 OPTIONS = [
@@ -95,7 +95,7 @@ def checkpoint_of(model, settings) -> dict:
         "model": model.state_dict(),
         "model_settings": settings,
         "features": {"dim": 12, "time_first": True, "normalize": "mean"},
-        "vocabulary": list(VOCABULARY),
+        "vocabulary": list(KAGGLE.tokens),
         "epoch": 1,
     }
 

@@ -19,7 +19,7 @@ from tests.conftest import SMALL, run
 from tune import read_texts
 from utils.errors import UserError
 from utils.files import parse_yaml
-from utils.vocabulary import encode
+from utils.vocabulary import KAGGLE
 
 
 def made(weights: Weights, N=400, K=6, noise=0.0) -> NBest:
@@ -56,7 +56,7 @@ def test_without_a_ctc_branch_its_weight_stays_zero():
 def one_list(*texts_and_logs) -> NBest:
     logs = torch.tensor([[log for _, log in texts_and_logs]], dtype=torch.double)
     zeros, ones = torch.zeros_like(logs), torch.ones_like(logs)
-    tokens = [[encode(text)[1:-1] for text, _ in texts_and_logs]]
+    tokens = [[KAGGLE.encode(text)[1:-1] for text, _ in texts_and_logs]]
     return NBest(SourceScores(logs, zeros, zeros, ones), zeros, ones.bool(), tokens)
 
 

@@ -18,6 +18,7 @@ from utils.distributed import DistributedContext
 from utils.errors import UserError
 from utils.features import FeatureConfig, training_feature_config
 from utils.sampler import BucketSampler
+from utils.vocabulary import KAGGLE, TextForm, Vocabulary
 
 SHARED_MEMORY = "/dev/shm"
 PREFETCHED = 2  # batches that each worker prepares ahead
@@ -43,6 +44,7 @@ def load_training_data(
     train: Sequence[str],
     dev: str,
     normalize: str,
+    vocabulary: Vocabulary | TextForm = KAGGLE,
     loading: Mapping[str, Any],
     character_limit: Callable[[int], int],
     batch_size: int,
@@ -62,6 +64,7 @@ def load_training_data(
         train: partitions to train on.
         dev: partition to evaluate on.
         normalize: none, mean, mean_variance.
+        vocabulary: of the model; a form alone: its characters are those of the training transcripts.
         loading: further keyword arguments of `load_corpus`.
         character_limit: how many characters the model can align to a number of frames.
         batch_size: utterances per batch, over all ranks.
@@ -91,6 +94,7 @@ def load_training_data(
             root,
             {"train": train, "dev": [dev]},
             normalize,
+            vocabulary=vocabulary,
             character_limit=character_limit,
             reports=reports if context.is_main else None,
             **loading,
@@ -103,7 +107,7 @@ def load_training_data(
     workers = workers_that_fit(workers, batch_bytes)
     sampler = BucketSampler(train_corpus.lengths, batch_size, seed, speed, context.rank, world_size)
     dataset = FeatureDataset(train_corpus, Augmentation(seed, is_cepstral(train_corpus), **augmentation))
-    dev_batches = share_of_batches(dev_corpus.lengths, 1, device, context)
+    dev_batches = share_of_batches(dev_corpus.lengths, 1, len(dev_corpus.vocabulary), device, context)
     return TrainingData(
         train_corpus,
         dev_corpus,

@@ -22,7 +22,6 @@ from utils.device import autocast
 from utils.distributed import SINGLE_PROCESS, DistributedContext
 from utils.errors import UserError
 from utils.metrics import compare, coverage, monotonicity, repetition, score, sharpness
-from utils.vocabulary import decode
 
 MAPS = 3  # utterances whose attention is drawn every epoch
 LOOPS = 0.3  # repetition beyond the reference's from which on a hypothesis counts as looping
@@ -124,6 +123,7 @@ def evaluate(
         UserError: the loss is not finite; on every rank.
     """
     corpus: Corpus = loader.dataset.corpus  # type: ignore[attr-defined]  # a FeatureDataset
+    decode = corpus.vocabulary.decode
     recogniser = Recogniser([model], ctc_weight)
     results: dict[int, _UtteranceResult] = {}
     maps: dict[int, AttentionMap] = {}
@@ -184,7 +184,7 @@ def evaluate(
 
 def _attention_map(corpus: Corpus, index: int, attention: Tensor, steps: int) -> AttentionMap:
     """`attention (U, S)` of one utterance in a batch, without its padding."""
-    characters = [*corpus.transcripts[index], "<eos>"]
+    characters = corpus.vocabulary.labels(corpus.transcripts[index])
     weights = attention[: len(characters), :steps].contiguous()
     seconds = corpus.lengths[index] / FRAMES_PER_SECOND
     return AttentionMap(corpus.paths[index].stem, characters, weights.numpy(), seconds)

@@ -11,7 +11,6 @@ from corpora.loading import Corpus
 from models.las import LAS
 from training.resume import start_from
 from utils.errors import UserError
-from utils.vocabulary import VOCABULARY
 
 COPIES = 5  # of the weights: themselves, their average, the gradient, and AdamW's two moments
 # Bytes that the Listener keeps for the backward pass per unit of each layer's output: 60 to 70 measured on a CPU in
@@ -42,7 +41,7 @@ def make_model(
         UserError: training it would take more memory than there is, or no part of the checkpoint fits.
     """
     with torch.device("meta"):
-        sizes = LAS(corpus.format.dim, len(VOCABULARY), **model_kwargs)
+        sizes = LAS(corpus.format.dim, len(corpus.vocabulary), **model_kwargs)
     needed, there = least_memory(sizes, corpus, utterances, device), total_memory(device)
     if there is not None and needed > there:
         raise UserError(
@@ -51,9 +50,9 @@ def make_model(
             "smaller training.batch_size or a larger training.accumulate"
         )
     torch.manual_seed(seed)
-    model = LAS(corpus.format.dim, len(VOCABULARY), **model_kwargs).to(device)
+    model = LAS(corpus.format.dim, len(corpus.vocabulary), **model_kwargs).to(device)
     if checkpoint is not None:
-        start_from(checkpoint, model)
+        start_from(checkpoint, model, corpus.vocabulary)
     return model
 
 
@@ -63,7 +62,7 @@ def least_memory(model: LAS, corpus: Corpus, utterances: int, device: torch.devi
     Of the activations only the largest are counted: what the Listener keeps, the gates and outputs of the Speller in
     half precision, and on a CPU, which does not recompute it, the hidden layer of location attention.
     """
-    frames, characters = corpus.p95_frames, max(map(len, corpus.transcripts))
+    frames, characters = corpus.p95_frames, max(map(corpus.vocabulary.count, corpus.transcripts))
     listener, speller = model.listener, model.speller
     steps, kept = frames, characters * speller.hidden * 12
     for stride, dim in zip(listener.strides, listener.dims, strict=True):

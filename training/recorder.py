@@ -14,6 +14,7 @@ from training.wandb_tracker import WandbTracker
 from utils.errors import UserError
 from utils.files import atomic_write, make_folders, to_yaml
 from utils.logging import add_log_file
+from utils.vocabulary import KAGGLE, Vocabulary, format_vocabulary
 
 LOG = "train.log"  # in a run's folder
 LISTED = 24  # dev utterances in wandb's table of predictions
@@ -49,14 +50,20 @@ class Recorder:
         self.folder, self.tracker, self.report = folder, tracker, report
         self.ctc_epochs, self.active = ctc_epochs, active
 
-    def write_settings(self, settings: dict[str, Any], info: dict[str, str]) -> None:
-        """config.yaml: the settings as they were resolved; environment.yaml: machine, model and data."""
+    def write_settings(self, settings: dict[str, Any], info: dict[str, str], vocabulary: Vocabulary = KAGGLE) -> None:
+        """config.yaml: the settings as they were resolved; environment.yaml: machine, model and data.
+
+        Where the vocabulary is not Kaggle's, vocabulary.txt, which data.vocabulary of another run can name.
+        """
         if not self.active:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name, content in (("config.yaml", settings), ("environment.yaml", info)):
+        files = {"config.yaml": to_yaml(settings), "environment.yaml": to_yaml(info)}
+        if vocabulary.tokens != KAGGLE.tokens:
+            files["vocabulary.txt"] = format_vocabulary(vocabulary)
+        for name, content in files.items():
             with atomic_write(self.folder / name) as temporary:
-                temporary.write_text(to_yaml(content), encoding="utf-8")
+                temporary.write_text(content, encoding="utf-8", newline="\n")
 
     def start(self) -> str | None:
         """Starts or resumes the wandb run and returns its id, if there is one."""

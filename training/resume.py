@@ -15,11 +15,20 @@ from torch import nn
 from training.optimizer import parameters_of
 from training.progress import PartialEpoch
 from training.step import TrainStep
-from utils.checkpoint import check_finite, differences, feature_differences, load_checkpoint, previous, save_checkpoint
+from utils.checkpoint import (
+    check_finite,
+    differences,
+    feature_differences,
+    load_checkpoint,
+    previous,
+    save_checkpoint,
+    vocabulary_of,
+)
 from utils.checkpoint_content import RunContent, check_content, check_optimizer
 from utils.errors import UserError
 from utils.files import parse_yaml
 from utils.metrics import best_epoch
+from utils.vocabulary import KAGGLE, TextForm, Vocabulary
 
 # A resumed run may differ from what it started as in keys that begin so, and in no others.
 FREE_TO_CHANGE = (
@@ -230,13 +239,34 @@ def describe_changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     return ", ".join(f"{key} {before[key]} -> {now[key]}" for key in changed)
 
 
-def start_from(path: str, model: nn.Module) -> None:
+def vocabulary_to_train(
+    wanted: Vocabulary | TextForm, found: dict[str, Any] | None, folder: Path
+) -> Vocabulary | TextForm:
+    """The vocabulary of a run: what the settings want; of a run that is resumed, the one that it has.
+
+    Raises:
+        UserError: the resumed run has another one than the settings name.
+    """
+    if found is None:
+        return wanted
+    before = vocabulary_of(found, folder / "last.pt")
+    if isinstance(wanted, Vocabulary) and wanted != before:
+        raise UserError(
+            f"data.vocabulary: found {wanted}, expected {before}, as {folder} was trained with; choose another run.name"
+        )
+    return before
+
+
+def start_from(path: str, model: nn.Module, vocabulary: Vocabulary = KAGGLE) -> None:
     """Loads Listener, Speller and CTC branch of a checkpoint into `model`, each if its sizes agree.
+
+    Of a checkpoint with another vocabulary only the Listener is taken: the others' outputs mean other characters.
 
     Raises:
         UserError: none of them fits.
     """
-    before = load_checkpoint(path)["model"]
+    checkpoint = load_checkpoint(path)
+    before, theirs = checkpoint["model"], vocabulary_of(checkpoint, path)
     check_finite(f"training.start_from: {path}", before)
     taken: list[str] = []
     new: list[str] = []
@@ -244,6 +274,8 @@ def start_from(path: str, model: nn.Module) -> None:
     for name, module in model.named_children():
         weights = {key.removeprefix(f"{name}."): value for key, value in before.items() if key.startswith(f"{name}.")}
         difference = differences(weights, module.state_dict())
+        if theirs.tokens != vocabulary.tokens and name != "listener":
+            difference = f"found a vocabulary of {theirs}, expected {vocabulary}"
         (new if difference else taken).append(name)
         if difference:
             differ.append(f"  {name}: {difference}")
@@ -255,6 +287,8 @@ def start_from(path: str, model: nn.Module) -> None:
             + "\n".join(differ)
         )
     logger.info(f"starting from {path}: {', '.join(taken)}" + (f"; new: {', '.join(new)}" if new else ""))
+    if theirs.tokens != vocabulary.tokens:
+        logger.info(f"its vocabulary is another, {theirs}, here {vocabulary}: of it, the Listener alone fits")
 
 
 def check_data_root(folder: Path, root: str) -> None:

@@ -17,7 +17,7 @@ from utils.errors import UserError
 from utils.features import FeatureConfig, FeatureFormat, parse_feature_config
 from utils.files import atomic_write
 from utils.logging import printable
-from utils.vocabulary import VOCABULARY
+from utils.vocabulary import KAGGLE, Vocabulary, describe_vocabulary, parse_vocabulary
 
 logger = logging.getLogger(f"las.{__name__}")
 
@@ -89,7 +89,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint of this project, on the CPU.
 
     Raises:
-        UserError: the file is missing, damaged, not a checkpoint of this project, or of another vocabulary.
+        UserError: the file is missing, damaged, not a checkpoint of this project, or its vocabulary is none.
     """
     path = Path(path)
     others = sorted(best.parent.name for best in path.parent.parent.glob(f"*/{path.name}") if path.name == "best.pt")
@@ -98,13 +98,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     check_content(path, checkpoint, ModelContent, "a checkpoint that train.py wrote")
     assert isinstance(checkpoint, dict)
     contents: dict[str, Any] = checkpoint
-    theirs = contents["vocabulary"]
-    if tuple(theirs) != VOCABULARY:
-        message = f"{path}: found a model of {len(theirs)} tokens, expected one of this project's {len(VOCABULARY)}"
-        for index, (token, ours) in enumerate(zip(theirs, VOCABULARY, strict=False)):
-            if token != ours:
-                raise UserError(f"{message}: token {index} is {token!r}, here {ours!r}")
-        raise UserError(message)
+    vocabulary_of(contents, path)
     return contents
 
 
@@ -143,7 +137,7 @@ def model_from(checkpoint: dict) -> LAS:
     """
     try:
         with torch.device("meta"):
-            model = LAS(checkpoint["features"]["dim"], len(VOCABULARY), **checkpoint["model_settings"])
+            model = LAS(checkpoint["features"]["dim"], len(checkpoint["vocabulary"]), **checkpoint["model_settings"])
         differ = differences(checkpoint["model"], model.state_dict())
         if differ:
             raise ValueError(differ)
@@ -161,13 +155,14 @@ class LoadedModels(NamedTuple):
     features: FeatureFormat
     feature_config: FeatureConfig | None  # None if one of them does not know how its features are computed
     p95_frames: int | None  # 95 % of their training utterances were no longer than that; None: unknown
+    vocabulary: Vocabulary = KAGGLE  # that all of them write
 
 
 def load_models(paths: Sequence[Path]) -> LoadedModels:
     """The models of the checkpoints, as one ensemble, on the CPU.
 
     Raises:
-        UserError: a checkpoint cannot be used, or their features differ.
+        UserError: a checkpoint cannot be used, or their features or vocabularies differ.
     """
     checkpoints = [load_checkpoint(path) for path in paths]
     for path, checkpoint in zip(paths, checkpoints, strict=True):
@@ -177,6 +172,11 @@ def load_models(paths: Sequence[Path]) -> LoadedModels:
         if checkpoint["features"] != expected:
             differ = feature_differences(checkpoint["features"], expected)
             raise UserError(f"{path}: found features of {differ}, as in {paths[0]}")
+        theirs, ours = vocabulary_of(checkpoint, path), vocabulary_of(checkpoints[0], paths[0])
+        if theirs.tokens != ours.tokens:
+            raise UserError(f"{path}: found a vocabulary of {theirs}, expected {ours}, as in {paths[0]}")
+        if theirs != ours:
+            raise UserError(f"{path}: found texts of {theirs.form}, expected {ours.form}, as in {paths[0]}")
         check_finite(str(path), checkpoint["model"])
     feature_configs = [feature_config_of(checkpoint, path) for path, checkpoint in zip(paths, checkpoints, strict=True)]
     for path, feature_config in zip(paths, feature_configs, strict=True):
@@ -190,11 +190,16 @@ def load_models(paths: Sequence[Path]) -> LoadedModels:
         FeatureFormat(**expected),
         None if None in feature_configs else feature_configs[0],
         min((frames for frames in lengths if isinstance(frames, int) and frames > 0), default=None),
+        vocabulary_of(checkpoints[0], paths[0]),
     )
 
 
 def describe_model(
-    model_kwargs: dict[str, Any], features: FeatureFormat, feature_config: FeatureConfig | None, p95_frames: int
+    model_kwargs: dict[str, Any],
+    features: FeatureFormat,
+    feature_config: FeatureConfig | None,
+    p95_frames: int,
+    vocabulary: Vocabulary = KAGGLE,
 ) -> dict[str, Any]:
     """What a checkpoint holds, beside the weights, for the model to be built and given the right features."""
     return {
@@ -202,8 +207,13 @@ def describe_model(
         "features": vars(features),
         "feature_config": feature_config and asdict(feature_config),
         "p95_frames": p95_frames,
-        "vocabulary": list(VOCABULARY),
+        **describe_vocabulary(vocabulary),
     }
+
+
+def vocabulary_of(checkpoint: dict[str, Any], path: str | Path) -> Vocabulary:
+    """What the model of a checkpoint writes."""
+    return parse_vocabulary(checkpoint["vocabulary"], checkpoint.get("text_form"), str(path))
 
 
 def feature_config_of(checkpoint: dict[str, Any], path: str | Path) -> FeatureConfig | None:

@@ -51,6 +51,15 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
     )
 
 
+def spacing_distance(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """How much of the mean distance is due to spaces: what remains of it when both texts are written without is not."""
+    pairs = list(zip(references, hypotheses, strict=True))
+    joined = [(reference.replace(" ", ""), hypothesis.replace(" ", "")) for reference, hypothesis in pairs]
+    return sum(Levenshtein.distance(*pair) for pair in pairs) / len(pairs) - sum(
+        Levenshtein.distance(*pair) for pair in joined
+    ) / len(pairs)
+
+
 def best_epoch(history: Sequence[dict[str, Any]], ctc_epochs: int) -> dict[str, Any]:
     """The row of the epoch with the least dev distance, the first of equals.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from decoding.beam_search import Hypothesis
 from models.las import LAS
 from models.speller import InputFeedingState, ParallelState
-from utils.vocabulary import CTC_BLANK, EOS, PAD, SOS, VOCABULARY
+from utils.vocabulary import CTC_BLANK, EOS, KAGGLE, PAD, SOS
 
 ZERO = -1e9  # log of 0 that can be added and subtracted without becoming nan
 
@@ -120,7 +120,7 @@ def textbook_beam(
         length = len(hypothesis.tokens) + 1
         finished.append(Hypothesis(hypothesis.tokens, score, score - length_reward * length))
 
-    allowed = [token for token in range(len(VOCABULARY)) if token not in (PAD, SOS)]
+    allowed = [token for token in range(len(KAGGLE)) if token not in (PAD, SOS)]
     for step in range(limit + 1):
         continuations: list[_Continuation] = []
         for hypothesis in beam:

@@ -5,7 +5,7 @@ import pytest
 from benchmarks import decode
 from benchmarks.reference.speechbrain_las import why_missing
 from utils.checkpoint import save_checkpoint
-from utils.vocabulary import VOCABULARY
+from utils.vocabulary import KAGGLE
 
 COLUMNS = {"contestant", "rounds", "ms per utterance", "times project"}
 
@@ -27,7 +27,7 @@ def test_decode_measures_a_checkpoint_on_a_partition(
         "model": make_las(scale=2.5).state_dict(),
         "model_settings": small_settings,
         "features": {"dim": 12, "time_first": True, "normalize": "mean_variance"},
-        "vocabulary": list(VOCABULARY),
+        "vocabulary": list(KAGGLE.tokens),
         "epoch": 1,
     }
     path = tmp_path / "best.pt"

@@ -8,9 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.flops import count_flops, lstm
 from benchmarks.training_steps import with_input_feeding
 from models.las import LAS
-from utils.vocabulary import SOS, VOCABULARY
+from utils.vocabulary import KAGGLE, SOS
 
-V = len(VOCABULARY)
+V = len(KAGGLE)
 
 
 @pytest.mark.parametrize(("kind", "heads"), [("location", 1), ("dot", 2)])

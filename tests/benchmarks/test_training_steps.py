@@ -25,7 +25,7 @@ from models.las import LAS
 from tests.benchmarks.conftest import TINY
 from tests.conftest import SMALL
 from utils.device import PRECISIONS
-from utils.vocabulary import VOCABULARY
+from utils.vocabulary import KAGGLE
 
 CPU = torch.device("cpu")
 
@@ -42,7 +42,7 @@ def test_every_model_is_as_large_and_makes_a_step(small_settings, name):
     model = make_model(name, 12, small_settings)
     own = with_input_feeding(small_settings, False) if name == "other" else small_settings
     tolerance = 0.05 if name == "speechbrain" else 0.0
-    assert count_parameters(model) == pytest.approx(LAS(12, len(VOCABULARY), **own).parameter_count, rel=tolerance)
+    assert count_parameters(model) == pytest.approx(LAS(12, len(KAGGLE), **own).parameter_count, rel=tolerance)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     settings = load_config(overrides=SMALL).training.model_dump(include=STEP_SETTINGS)
     training_step(model, CPU, "float32", **settings)(tiny_batch())

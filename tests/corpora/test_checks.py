@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import zlib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from corpora.checks import (
     UtteranceRecord,
     check_lengths,
     check_shapes,
+    check_texts,
     first_findings,
     has_boundaries,
     infer_format,
@@ -25,6 +27,7 @@ from corpora.checks import (
 from corpora.layout import PathList
 from utils.errors import BadFile, UserError
 from utils.features import FeatureFormat
+from utils.vocabulary import KAGGLE, SPECIAL, TextForm, Vocabulary
 
 
 def bad_features(path, kind):
@@ -79,8 +82,9 @@ def test_unusable_feature_files(tmp_path, kind, found):
 @pytest.mark.parametrize(
     ("array", "found"),
     [
-        (np.array(["<sos>", "H", "é", "1", "<eos>"]), "outside the vocabulary: '1', 'é'"),
-        (np.array(["h", "i"]), "'h', 'i'"),
+        (np.array(["<sos>", "H", "\t", "\u2028", "<eos>"]), r"outside any vocabulary: '\\t', '\\u2028'"),
+        (np.array(["H", "", "\ud800"]), r"'', '\\ud800'"),
+        (np.array(["ha", "x\u0301y"]), "'ha', "),
         (np.array(["<sos>", "<eos>"]), "an empty transcript"),
         (np.array([1, 2]), "array of int64"),
         (np.array([["H", "I"]]), "a 2-D array"),
@@ -93,6 +97,67 @@ def test_unusable_transcripts(tmp_path, array, found):
     np.save(path, array, allow_pickle=True)
     with pytest.raises(BadFile, match=found):
         read_transcript(path)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        (["한", "국", " ", "é", "1"], "한국 é1"),
+        (["<sos>", "\u1112\u1161\u11ab", "e\u0301", "<eos>"], "\u1112\u1161\u11abe\u0301"),  # as they stand there
+        (["ज", "\u093c", "ज\u093c\u093e"], "ज\u093cज\u093c\u093e"),
+    ],
+)
+def test_transcripts_in_any_language(tmp_path, tokens, text):
+    np.save(tmp_path / "x.npy", np.array(tokens))
+    assert read_transcript(tmp_path / "x.npy") == text
+
+
+GERMAN = Vocabulary((*SPECIAL, *" abcßü"))
+
+
+@pytest.mark.parametrize(
+    ("texts", "vocabulary", "scored", "found"),
+    [
+        (["ABC", "A1É"], KAGGLE, False, {1: "'1', 'É'"}),
+        (["ABC", "A1É"], KAGGLE, True, {1: "'1', 'É'"}),
+        (["abc", "üÜß"], GERMAN, False, {1: "'Ü'"}),
+        (["abc", "üÜß"], GERMAN, True, {}),
+        (["abc", "ü\u0301ß"], GERMAN, False, {1: r"U\+0301"}),
+        (["abc", ""], GERMAN, True, {1: "punctuation alone"}),
+    ],
+)
+def test_characters_outside_the_vocabulary(texts, vocabulary, scored, found, caplog):
+    """Of what is trained on, and of the competition's, each is a finding; of others' references they are counted."""
+    index = PartitionIndex(np.ones((2, 2)), texts, {}, np.zeros(2, np.uint32))
+    check_texts(index, PathList.of(Path("dev/transcripts"), ["a.npy", "b.npy"]), vocabulary, scored)
+    assert set(index.findings) == set(found)
+    for number, words in found.items():
+        assert re.search(rf"b\.npy'?: found .*{words}", index.findings[number][0])
+    assert ("dev: 1 of 6 letters are not in the model's vocabulary ('Ü')" in caplog.text) == (
+        scored and "Ü" in texts[1]
+    )
+
+
+def test_a_corpus_for_another_vocabulary_is_one_message():
+    index = PartitionIndex(np.ones((2, 2)), ["한국어 A", "말 B"], {}, np.zeros(2, np.uint32))
+    paths = PathList.of(Path("dev/transcripts"), ["a.npy", "b.npy"])
+    with pytest.raises(
+        UserError, match=r"found texts of other characters \('한', .* in 2 of 2 texts, .* Kaggle's 31"
+    ) as bad:
+        check_texts(index, paths, KAGGLE, False)
+    assert "\n" not in str(bad.value)
+    index.texts[:] = ["HELLO", "WORLD"]
+    with pytest.raises(UserError, match=r"\('L', .* expected those of 9 tokens \('ü', 'ß', 'c', 'b', 'a', ' '\)"):
+        check_texts(index, paths, GERMAN, True)
+
+
+def test_lengths_are_counted_in_tokens():
+    jamo = Vocabulary((*SPECIAL, *"ㄱㅏ"), TextForm(units="jamo"))
+    index = PartitionIndex(np.array([(9, 4), (9, 4)]), ["한국어", "까까"], {}, np.zeros(2, np.uint32))
+    paths = PathList.of(Path("dev/transcripts"), ["a.npy", "b.npy"])
+    check_lengths(index, paths, FeatureFormat(4, True, "none"), lambda frames: 7, jamo)
+    assert list(index.findings) == [0]
+    assert "a transcript of 8 characters (0 doubled) for 9 frames; expected at most 7" in index.findings[0][0]
 
 
 @pytest.fixture

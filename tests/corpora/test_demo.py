@@ -1,12 +1,17 @@
-import random
+import sys
+import unicodedata
 
 import numpy as np
 import pytest
 
-from corpora.demo import ACCENTS, FEATURES, VOICES, Synthesiser, make_corpus, make_sentences
+from corpora import demo
+from corpora.demo import FEATURES, VOICES, Synthesiser, make_corpus
+from corpora.grammar import ENGLISH, GRAMMARS
 from corpora.layout import find_partition
 from corpora.loading import load_corpus
+from utils.errors import UserError
 from utils.features import read_feature_config
+from utils.vocabulary import TextForm
 
 SIZES = {"train": 12, "dev": 4, "test": 4}
 
@@ -48,14 +53,31 @@ def test_voices_of_dev_and_test_are_not_in_train():
 
 def test_every_voice_and_accent_speaks():
     synthesiser = Synthesiser()
-    for voice in [f"en-us+{voice}" for voices in VOICES.values() for voice in voices] + list(ACCENTS):
+    for voice in [f"en-us+{voice}" for voices in VOICES.values() for voice in voices] + list(ENGLISH.voices):
         speech = synthesiser.speak("two zebras", voice, 180, 50, 50)
         assert 0.2 < len(speech) / synthesiser.sample_rate < 3
         assert 0.05 < np.abs(speech).max() <= 1
 
 
-def test_sentences_differ_and_use_every_letter():
-    sentences = make_sentences(3000, random.Random(0), set())
-    assert len(set(sentences)) == 3000
-    assert set("".join(sentences)) == set("abcdefghijklmnopqrstuvwxyz' ")
-    assert 200 < len(set(" ".join(sentences).split())) < 400
+@pytest.mark.parametrize(("language", "letters"), [("ko", "가 "), ("de", "ÄÖÜäöüß"), ("hi", "\u093e\u094d\u093c")])
+def test_other_languages_are_a_corpus_that_trains_with_its_own_vocabulary(tmp_path, caplog, language, letters):
+    make_corpus(tmp_path / "a b", {"train": 24}, language=language)
+    assert f"--config configs/demo.yaml data.root='{tmp_path / 'a b'}' data.vocabulary=auto" in caplog.text
+    partition = find_partition(tmp_path / "a b", "train")
+    corpus = load_corpus([partition], "mean_variance", vocabulary=TextForm())
+    assert all(unicodedata.is_normalized("NFC", text) for text in corpus.texts)
+    assert len(set(corpus.vocabulary.characters) & set(letters)) > 0.5 * len(letters)
+    assert 2 < corpus.frames_per_character < 30
+    make_corpus(tmp_path / "a b", {"train": 24}, language=language)
+    assert "there already" in caplog.text
+    with pytest.raises(UserError, match=r"found texts of other characters \(.*Kaggle's 31.*data\.vocabulary=auto"):
+        load_corpus([partition], "mean_variance")
+
+
+@pytest.mark.parametrize("language", GRAMMARS)
+def test_the_command_takes_every_language(tmp_path, monkeypatch, language):
+    made = []
+    monkeypatch.setattr(demo, "make_corpus", lambda root, sizes, language: made.append((sizes["train"], language)))
+    monkeypatch.setattr(sys, "argv", ["demo", str(tmp_path), "--utterances", "32", "--language", language])
+    demo.main()
+    assert made == [(32, language)]

@@ -2,9 +2,9 @@
 
 import torch
 
-from utils.vocabulary import EOS, VOCABULARY
+from utils.vocabulary import EOS, KAGGLE
 
-V = len(VOCABULARY)
+V = len(KAGGLE)
 
 
 class Scripted:

@@ -8,7 +8,7 @@ from decoding.greedy import ctc_greedy, first_letters, greedy_search
 from decoding.recogniser import EncodedUtterances
 from models.attention import Memory
 from tests.decoding.scripted import CASES, LIMITS, Scripted, ScriptedOnGpu, V
-from utils.vocabulary import EOS, PAD, SOS, VOCABULARY
+from utils.vocabulary import EOS, KAGGLE, PAD, SOS
 
 
 def slow_greedy(model, encoded, limit):
@@ -67,7 +67,7 @@ def test_first_letters_are_the_most_probable_that_say_something():
     class Reluctant(Scripted):
         def step(self, token, states, encoded):
             log_probs = torch.full((len(token), V), -9.0)
-            log_probs[:, [PAD, SOS, EOS, VOCABULARY.index(" ")]] = torch.tensor([-0.1, -0.2, -0.3, -0.4])
+            log_probs[:, [PAD, SOS, EOS, KAGGLE.tokens.index(" ")]] = torch.tensor([-0.1, -0.2, -0.3, -0.4])
             log_probs[torch.arange(3), [5, 3, 29]] = -1.0
             log_probs[torch.arange(3), [9, 8, 7]] = -2.0
             return log_probs, states

@@ -9,9 +9,9 @@ import torch
 
 from decoding.language_model import MAX_ORDER, load_language_model, save_language_model, train_language_model
 from utils.errors import UserError
-from utils.vocabulary import EOS, PAD, SOS, VOCABULARY, encode
+from utils.vocabulary import EOS, KAGGLE, PAD, SOS
 
-V = len(VOCABULARY)
+V = len(KAGGLE)
 
 
 def some_texts(count=40):
@@ -54,10 +54,10 @@ class SlowKneserNey:
 @pytest.mark.parametrize("order", [1, 2, 4])
 def test_equals_kneser_ney_written_out(order):
     texts = some_texts()
-    slow = SlowKneserNey([encode(text) for text in texts], order)
+    slow = SlowKneserNey([KAGGLE.encode(text) for text in texts], order)
     model = train_language_model(texts, order)
     for text in ("AAB", "CADD", "'Z A", "ABACADA", ""):
-        tokens, state = encode(text), model.initial_state(1)
+        tokens, state = KAGGLE.encode(text), model.initial_state(1)
         for position, token in enumerate(tokens[:-1]):
             log_probs, state = model.step(torch.tensor([token]), state)
             context = tokens[max(0, position + 2 - order) : position + 1]
@@ -78,12 +78,12 @@ def test_probabilities_of_every_context_sum_to_one():
 
 def test_rows_are_independent_and_prefer_what_they_read():
     model = train_language_model(["THE CAT SAT", "THE CAT RAN", "A DOG"] * 3, 8)
-    tokens = torch.tensor([encode("THE CA"), encode("A DO  ")])[:, :-1]
+    tokens = torch.tensor([KAGGLE.encode("THE CA"), KAGGLE.encode("A DO  ")])[:, :-1]
     state = model.initial_state(2)
     for token in tokens[:, :5].unbind(1):
         log_probs, state = model.step(token, state)
-    assert VOCABULARY[int(log_probs[0].argmax())] == "C"
-    assert VOCABULARY[int(log_probs[1].argmax())] == "G"
+    assert KAGGLE.tokens[int(log_probs[0].argmax())] == "C"
+    assert KAGGLE.tokens[int(log_probs[1].argmax())] == "G"
 
 
 def test_few_contexts_where_memory_is_short():
@@ -96,7 +96,7 @@ def test_few_contexts_where_memory_is_short():
 def test_rare_contexts_go_first_and_short_ones_never():
     """Those of more than three characters that occur once, then those that occur less than four times."""
     texts, seen = some_texts(), Counter()
-    for tokens in map(encode, texts):
+    for tokens in map(KAGGLE.encode, texts):
         for position in range(1, len(tokens)):
             seen.update(tuple(tokens[position - length : position]) for length in range(min(6, position + 1)))
     short = sum(len(context) <= 3 for context in seen)
@@ -140,10 +140,10 @@ def test_saved_and_loaded(tmp_path):
 def test_malformed_tables_are_one_message(tmp_path, key, value, words):
     good = {"log_probs": torch.full((3, V), -3.0), "following": torch.zeros(3, V, dtype=torch.int32)}
     path = tmp_path / "lm.pt"
-    torch.save({**good, "vocabulary": list(VOCABULARY)}, path)
+    torch.save({**good, "vocabulary": list(KAGGLE.tokens)}, path)
     load_language_model(path)
-    torch.save({**good, "following": good["following"] + 2, "vocabulary": list(VOCABULARY)}, path)
+    torch.save({**good, "following": good["following"] + 2, "vocabulary": list(KAGGLE.tokens)}, path)
     load_language_model(path)
-    torch.save({**good, "vocabulary": list(VOCABULARY), key: value}, path)
+    torch.save({**good, "vocabulary": list(KAGGLE.tokens), key: value}, path)
     with pytest.raises(UserError, match=rf"lm\.pt: (found )?{words}"):
         load_language_model(path)

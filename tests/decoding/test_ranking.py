@@ -8,13 +8,13 @@ import pytest
 
 from decoding.beam_search import Hypothesis
 from decoding.ranking import RANKERS, likelihood, minimum_bayes_risk
-from utils.vocabulary import encode
+from utils.vocabulary import KAGGLE
 
 
 def beam(*texts_and_probabilities):
     """Hypotheses, best score first."""
     return [
-        Hypothesis(encode(text)[1:-1], math.log(probability) / (len(text) + 1), math.log(probability))
+        Hypothesis(KAGGLE.encode(text)[1:-1], math.log(probability) / (len(text) + 1), math.log(probability))
         for text, probability in texts_and_probabilities
     ]
 

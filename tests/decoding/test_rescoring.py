@@ -8,7 +8,7 @@ from decoding.beam_search import beam_search
 from decoding.language_model import train_language_model
 from decoding.recogniser import Recogniser, character_limits
 from decoding.rescoring import Weights, combine, score_hypotheses
-from utils.vocabulary import EOS, encode
+from utils.vocabulary import EOS, KAGGLE
 
 TEXTS = ["THE CAT", "A CAT", "THE DOG SAT"]
 
@@ -40,11 +40,11 @@ def test_each_source_alone(make_las, speech):
     recogniser = Recogniser([model], 0.5, language_model, 0.1)
     encoded = recogniser.encode(features, lengths)
     texts = ["CAT", "", "A"]
-    hypotheses = [[encode(text)[1:-1]] * (row + 1) for row, text in enumerate(texts)]  # 1, 2 and 3 of them
+    hypotheses = [[KAGGLE.encode(text)[1:-1]] * (row + 1) for row, text in enumerate(texts)]  # 1, 2 and 3 of them
     found = score_hypotheses(recogniser, encoded, hypotheses)
     assert [len(scores.length) for scores in found] == [1, 2, 3]
     for row, (text, scores) in enumerate(zip(texts, found, strict=True)):
-        tokens = torch.tensor([encode(text)])
+        tokens = torch.tensor([KAGGLE.encode(text)])
         with torch.no_grad():
             alone = features[row : row + 1, : lengths[row]], lengths[row : row + 1]
             logits, _, output = model(*alone, tokens[:, :-1])
@@ -57,7 +57,7 @@ def test_each_source_alone(make_las, speech):
             reduction="sum",
         )
         state, lm = language_model.initial_state(1), 0.0
-        for before, after in zip(encode(text), [*encode(text)[1:]], strict=False):
+        for before, after in zip(KAGGLE.encode(text), [*KAGGLE.encode(text)[1:]], strict=False):
             log_probs, state = language_model.step(torch.tensor([before]), state)
             lm += float(log_probs[0, after])
         assert scores.attention.tolist() == pytest.approx([float(attention)] * (row + 1), abs=1e-3)

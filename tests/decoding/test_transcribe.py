@@ -15,7 +15,7 @@ from decoding.resume import PartialResults
 from decoding.transcribe import DecodingOptions, fill_batches, frame_budget, share_of_batches, transcribe
 from utils.distributed import SINGLE_PROCESS, DistributedContext
 from utils.errors import UserError
-from utils.vocabulary import encode
+from utils.vocabulary import KAGGLE
 
 CPU = torch.device("cpu")
 OPTIONS = DecodingOptions("beam", 3, "likelihood", 0.5)
@@ -122,13 +122,13 @@ def test_utterances_without_finite_numbers_are_named(make_las, corpus, monkeypat
 
 def spelling(texts, monkeypatch):
     """Greedy search and beam search give `texts`, best first, for every utterance."""
-    beam = [Hypothesis(encode(text)[1:-1], -float(place), -float(place)) for place, text in enumerate(texts)]
+    beam = [Hypothesis(KAGGLE.encode(text)[1:-1], -float(place), -float(place)) for place, text in enumerate(texts)]
     monkeypatch.setattr(
         decoding.transcribe, "greedy_search", lambda model, encoded, limits: [beam[0].tokens] * len(limits)
     )
     monkeypatch.setattr(decoding.transcribe, "beam_search", lambda model, encoded, limits, *_: [beam] * len(limits))
     monkeypatch.setattr(
-        decoding.transcribe, "first_letters", lambda model, encoded: ["Q"] * len(encoded[0].memory.keys)
+        decoding.transcribe, "first_letters", lambda model, encoded, vocabulary: ["Q"] * len(encoded[0].memory.keys)
     )
 
 

@@ -28,7 +28,7 @@ from decoding.tuning import (
     search_weights,
 )
 from utils.sampler import Item
-from utils.vocabulary import decode, encode
+from utils.vocabulary import KAGGLE
 
 BEST = Weights(0.3, 0.5, 0.4)
 
@@ -87,7 +87,7 @@ def test_padding_is_never_the_best_hypothesis():
 @pytest.mark.parametrize(("texts", "rank"), [(["CAT"] * 3, "mbr"), (["DOG"] * 3, "likelihood"), ([""], "likelihood")])
 def test_the_rank_is_the_one_that_would_have_been_better(texts, rank):
     """The crowd around CAT against DOG, the most probable; where both are as bad, the simple one."""
-    crowd = [encode(text)[1:-1] for text in ("CAT", "CATS", "CAR", "DOG")]
+    crowd = [KAGGLE.encode(text)[1:-1] for text in ("CAT", "CATS", "CAR", "DOG")]
     logs = torch.tensor([[0.25, 0.2, 0.15, 0.4]] * len(texts)).log().double()
     scores = SourceScores(logs, logs, torch.zeros_like(logs), torch.zeros_like(logs))
     nbest = NBest(scores, torch.zeros(len(texts), 4), torch.ones(len(texts), 4, dtype=torch.bool), [crowd] * len(texts))
@@ -103,11 +103,11 @@ def test_collected_lists_are_those_of_the_beam(make_las, toy_root):
     assert nbest.real.sum(1).tolist() == list(map(len, nbest.tokens))
     assert 8 < longest == nbest.real.size(1) <= 16
     for row, (text, beam) in enumerate(zip(corpus.transcripts, nbest.tokens, strict=True)):
-        assert nbest.distances[row, : len(beam)].tolist() == [distance(text, decode(tokens)) for tokens in beam]
+        assert nbest.distances[row, : len(beam)].tolist() == [distance(text, KAGGLE.decode(tokens)) for tokens in beam]
         assert nbest.scores.length[row].tolist() == [len(tokens) + 1 for tokens in beam] + [1] * (longest - len(beam))
     features = FeatureDataset(corpus)[Item(0)].features.unsqueeze(0)
     lengths = torch.tensor([features.size(1)])
-    encoded = recogniser.encode(features, lengths)
+    encoded = recogniser.KAGGLE.encode(features, lengths)
     (beam,) = beam_search(recogniser, encoded, character_limits(lengths), 16, 0.4)
     assert [each.tokens for each in beam] == nbest.tokens[0]
 

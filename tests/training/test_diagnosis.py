@@ -8,7 +8,7 @@ from dataset import FeatureDataset, make_loader
 from training.diagnosis import diagnose
 from training.evaluate import evaluate
 from utils.sampler import BucketSampler
-from utils.vocabulary import EOS, VOCABULARY, encode
+from utils.vocabulary import EOS, KAGGLE
 
 CPU = torch.device("cpu")
 
@@ -81,9 +81,9 @@ def test_loops(make_las, dev):
     following = {"A": "B", "B": "C", "C": "A"}
 
     def spell(token, state, memory):
-        after = [following.get(VOCABULARY[index], "A") for index in token.tolist()]
-        logits = torch.full((len(after), len(VOCABULARY)), -9.0)
-        logits[range(len(after)), [encode(character)[1] for character in after]] = 9.0
+        after = [following.get(KAGGLE.tokens[index], "A") for index in token.tolist()]
+        logits = torch.full((len(after), len(KAGGLE)), -9.0)
+        logits[range(len(after)), [KAGGLE.encode(character)[1] for character in after]] = 9.0
         weights = torch.zeros(len(after), 1, memory.keys.size(2))
         return logits, state, weights
 

@@ -13,7 +13,7 @@ from dataset import FeatureDataset, make_loader
 from training.evaluate import evaluate, lockstep, utterances_to_show
 from utils.metrics import repetition, score, tidy
 from utils.sampler import BucketSampler
-from utils.vocabulary import EOS, VOCABULARY, encode
+from utils.vocabulary import EOS, KAGGLE
 
 CPU = torch.device("cpu")
 
@@ -30,14 +30,14 @@ def loader_of(corpus, batch_size: int):
 
 def script(model, text: str) -> None:
     """Lets the Speller answer `text` whatever it hears; along a transcript it guesses, and looks along the diagonal."""
-    answer = [*encode(text)[1:-1], EOS]
+    answer = [*KAGGLE.encode(text)[1:-1], EOS]
 
     def initial_state(memory, rows):
         return (torch.zeros(len(memory.keys) * rows, dtype=torch.long),)
 
     def step(token, state, memory):
         (position,) = state
-        logits = torch.zeros(len(token), len(VOCABULARY))
+        logits = torch.zeros(len(token), len(KAGGLE))
         logits[range(len(token)), [answer[min(index, len(answer) - 1)] for index in position.tolist()]] = 20.0
         return logits, (position + 1,), torch.zeros(len(token), 1, memory.keys.size(2))
 
@@ -48,7 +48,7 @@ def script(model, text: str) -> None:
         for row in range(B):
             for u in range(int(characters[row])):
                 attention[row, 0, u, u * int(steps[row]) // int(characters[row])] = 1
-        return torch.zeros(B, U, len(VOCABULARY)), attention
+        return torch.zeros(B, U, len(KAGGLE)), attention
 
     model.speller.initial_state, model.speller.step, model.speller.forward = initial_state, step, spell
 
@@ -62,7 +62,7 @@ def test_metrics_of_a_scripted_model(make_las, dev):
     metrics = found.metrics
     assert (metrics["dev_distance"], metrics["dev_cer"], metrics["dev_wer"]) == expected
     assert expected.distance == sum(distance(tidy(text), "AB") for text in dev.transcripts) / 12
-    assert metrics["dev_loss"] == pytest.approx(math.log(len(VOCABULARY)), rel=1e-6)
+    assert metrics["dev_loss"] == pytest.approx(math.log(len(KAGGLE)), rel=1e-6)
     assert metrics["dev_monotonicity"] > 0.95
     assert metrics["dev_sharpness"] == pytest.approx(1, abs=1e-6)
     assert metrics["dev_coverage"] == pytest.approx(1, abs=0.05)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import SMALL, make_toy_corpus, messages, run
 from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.vocabulary import VOCABULARY
+from utils.vocabulary import KAGGLE
 
 IN_EPOCH_2 = 17  # the fifth of its 12 steps
 
@@ -164,7 +164,9 @@ def test_a_folder_that_cannot_be_written(command, keys, toy_root, tmp_path, make
     (tmp_path / "runs" / "las").mkdir(parents=True)
     features = {"dim": 12, "time_first": True, "normalize": "mean"}
     checkpoint = {"model": make_las().state_dict(), "model_settings": small_settings, "features": features}
-    save_checkpoint(tmp_path / "runs" / "las" / "best.pt", {**checkpoint, "vocabulary": list(VOCABULARY), "epoch": 1})
+    save_checkpoint(
+        tmp_path / "runs" / "las" / "best.pt", {**checkpoint, "vocabulary": list(KAGGLE.tokens), "epoch": 1}
+    )
     keys = [*SMALL, f"data.root={toy_root}", f"run.dir={tmp_path / 'runs'}", *keys]
     result = run(command, *(key.replace("{}", str(tmp_path / "file")) for key in keys), expect=2)
     assert "cannot" in result.stderr

@@ -12,7 +12,7 @@ from models.las import las_loss, off_diagonal
 from training.step import ExponentialMovingAverage, TrainStep
 from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
-from utils.vocabulary import PAD, encode
+from utils.vocabulary import KAGGLE, PAD
 
 TEXTS = ["ABE", "BAD CAB", "DEAD", "A", "CAB"]
 
@@ -22,7 +22,7 @@ def batch() -> Batch:
     """Five utterances, which three micro-batches cannot share evenly."""
     torch.manual_seed(1)
     features = [torch.randn(40 + 7 * index, 12) for index in range(len(TEXTS))]
-    tokens = [torch.tensor(encode(text)) for text in TEXTS]
+    tokens = [torch.tensor(KAGGLE.encode(text)) for text in TEXTS]
     return Batch(
         torch.arange(len(TEXTS)),
         pad_sequence(features, batch_first=True),

@@ -17,7 +17,7 @@ from utils.checkpoint import (
 )
 from utils.errors import UserError
 from utils.features import FeatureConfig, FeatureFormat
-from utils.vocabulary import VOCABULARY
+from utils.vocabulary import KAGGLE
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def checkpoint(make_las, small_settings):
         "model": make_las().state_dict(),
         "model_settings": small_settings,
         "features": {"dim": 12, "time_first": True, "normalize": "mean"},
-        "vocabulary": list(VOCABULARY),
+        "vocabulary": list(KAGGLE.tokens),
         "epoch": 1,
     }
 
@@ -81,7 +81,13 @@ def test_what_is_not_a_checkpoint_is_refused(checkpoint, tmp_path, capsys):
     with pytest.raises(UserError, match=r"found something else \('model'\), .* missing: model_settings, features, "):
         load_checkpoint(path)
     torch.save({**checkpoint, "vocabulary": ["<pad>", "a"]}, path)
-    with pytest.raises(UserError, match=r"a model of 2 tokens, expected .* 31: token 1 is 'a', here '<sos>'"):
+    with pytest.raises(UserError, match=r"a model of 2 tokens \('<pad>', 'a'\), expected <pad>, <sos>, <eos> and then"):
+        load_checkpoint(path)
+    torch.save({**checkpoint, "vocabulary": [*KAGGLE.tokens, "A"]}, path)
+    with pytest.raises(UserError, match="a vocabulary with tokens twice"):
+        load_checkpoint(path)
+    torch.save({**checkpoint, "text_form": {"units": "letters"}}, path)
+    with pytest.raises(UserError, match=r"text_form: found \{'units': 'letters'\}"):
         load_checkpoint(path)
 
 
@@ -89,6 +95,21 @@ def test_weights_that_do_not_fit_their_settings(checkpoint):
     checkpoint["model_settings"]["speller"]["hidden"] = 65
     with pytest.raises(UserError, match=r"do not fit .* found \(256, \d+\), expected \(260, \d+\).*; and \d+ more"):
         model_from(checkpoint)
+
+
+def test_models_of_other_vocabularies_are_no_ensemble(checkpoint, tmp_path):
+    turned = [*KAGGLE.tokens[:3], *reversed(KAGGLE.characters)]
+    others = {"order": {"vocabulary": turned}, "form": {"text_form": {"case": "upper"}}}
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    for name, differs in others.items():
+        save_checkpoint(tmp_path / f"{name}.pt", {**checkpoint, **differs})
+        assert len(load_models([tmp_path / f"{name}.pt"]).vocabulary) == 31
+    with pytest.raises(
+        UserError, match=r"order\.pt: found a vocabulary of 31 tokens \('A', .*, expected Kaggle's 31 tok"
+    ):
+        load_models([tmp_path / "a.pt", tmp_path / "order.pt"])
+    with pytest.raises(UserError, match=r"form\.pt: found texts of .*case='upper'.*, expected .*case='keep'"):
+        load_models([tmp_path / "a.pt", tmp_path / "form.pt"])
 
 
 def test_models_of_other_features_are_no_ensemble(checkpoint, tmp_path):
@@ -151,10 +172,10 @@ def test_an_ensemble_is_what_its_checkpoints_say(checkpoint, small_settings, tmp
         save_checkpoint(path, {"model": checkpoint["model"], "epoch": 7, **described})
     loaded = load_models(paths)
     assert len(loaded.models) == 2
-    assert loaded[1:] == (features, mel, 700)
+    assert loaded[1:] == (features, mel, 700, KAGGLE)
     assert caplog.messages == [f"decoding with {path}, epoch 7" for path in paths]
     save_checkpoint(paths[0], checkpoint)  # from before there were feature configurations
-    assert load_models(paths)[1:] == (features, None, 700)
+    assert load_models(paths)[1:] == (features, None, 700, KAGGLE)
 
 
 def test_runs_that_have_a_checkpoint_are_told(checkpoint, tmp_path):

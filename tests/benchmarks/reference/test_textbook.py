@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.reference.textbook import TextbookLAS
-from utils.vocabulary import SOS, VOCABULARY
+from utils.vocabulary import KAGGLE, SOS
 
 TOKENS = torch.tensor([[SOS, 5, 9, 9, 17, 30], [SOS, 4, 4, 20, 8, 0], [SOS, 29, 3, 0, 0, 0]])
 
@@ -29,7 +29,7 @@ def test_textbook_gives_the_logits_of_the_project(make_las, speech, small_settin
     ours = make_las(scale=2.0, attention={"kind": kind, "heads": heads})
     settings = {**small_settings, "attention": {**small_settings["attention"], "kind": kind, "heads": heads}}
     for packed, rows in ((True, 3), (False, 1)):  # without packing only a whole batch of one length comes out right
-        theirs = TextbookLAS(12, len(VOCABULARY), **settings, packed=packed).eval()
+        theirs = TextbookLAS(12, len(KAGGLE), **settings, packed=packed).eval()
         theirs.load_state_dict(textbook_names(ours.state_dict()))
         logits, attention, encoded = ours(features[:rows], lengths[:rows], TOKENS[:rows])
         their_logits, their_attention, theirs_encoded = theirs(features[:rows], lengths[:rows], TOKENS[:rows])
