@@ -52,7 +52,7 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
 
 
 def spacing_distance(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """How much of the mean distance is due to spaces: what remains of it when both texts are written without is not."""
+    """Errors of word spacing: how much smaller the mean distance is if both texts are written without spaces."""
     pairs = list(zip(references, hypotheses, strict=True))
     joined = [(reference.replace(" ", ""), hypothesis.replace(" ", "")) for reference, hypothesis in pairs]
     return sum(Levenshtein.distance(*pair) for pair in pairs) / len(pairs) - sum(

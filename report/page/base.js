@@ -28,7 +28,7 @@ function duration(seconds) {
   const minutes = Math.round(seconds / 60);
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
 }
-const visible = (character) => (character === " " ? "␣" : character === "" ? "∅" : character);
+const visible = (character) => (character === " " ? "␣" : character === "" ? "∅" : /^\p{M}/u.test(character) ? `◌${character}` : character);
 
 // Scales: value to pixel, with ticks at round values.
 function linear(low, high, from, to, count) {

@@ -8,6 +8,7 @@ from corpora.loading import Corpus, load_corpus, load_labelled
 from tests.conftest import write_utterance
 from utils.errors import UserError
 from utils.features import FeatureFormat
+from utils.vocabulary import TextForm
 
 
 @pytest.fixture
@@ -74,6 +75,26 @@ def test_a_corpus_of_bad_files_alone_is_an_error_even_when_skipping(tmp_path):
     write_utterance(tmp_path / "dev", "a", "HI", np.full((20, 4), np.nan, np.float32))
     with pytest.raises(UserError, match="finite numbers"):
         load_corpus([find_partition(tmp_path, "dev")], "mean", skip_bad=True)
+
+
+def test_the_vocabulary_of_the_training_transcripts_is_that_of_dev(tmp_path, caplog):
+    texts = {"train": ["Äpfel sind rot", "rot, rot, rot, rot"], "dev": ["rote Apfel", "rot"]}
+    for partition, lines in texts.items():
+        for number, text in enumerate(lines):
+            write_utterance(tmp_path / partition, f"{number}", text, np.ones((40, 4), np.float32))
+
+    def load(**form):
+        return load_labelled(tmp_path, {"train": ["train"], "dev": ["dev"]}, "mean", vocabulary=TextForm(**form))
+
+    train, dev = load()
+    assert train.vocabulary.characters == tuple(sorted(set("".join(texts["train"]))))
+    assert dev.vocabulary == train.vocabulary
+    assert dev.texts == ("rote Apfel", "rot")  # what it cannot write stays in what it is compared with
+    assert dev.vocabulary.decode(dev.tokens_of(0)) == "rote pfel"
+    assert "dev: 1 of 12 letters are not in the model's vocabulary ('A')" in caplog.text
+    assert "10 of them occur fewer than 5 times, the rarest first: " in caplog.text
+    assert load(case="lower", punctuation="remove")[0].texts == ("äpfel sind rot", "rot rot rot rot")
+    assert train.digest != load(case="lower")[0].digest
 
 
 def test_several_partitions_make_one_corpus(toy_root):

@@ -7,9 +7,10 @@ from collections import Counter, defaultdict
 import pytest
 import torch
 
-from decoding.language_model import MAX_ORDER, load_language_model, save_language_model, train_language_model
+from decoding import language_model
+from decoding.language_model import load_language_model, max_order, save_language_model, train_language_model
 from utils.errors import UserError
-from utils.vocabulary import EOS, KAGGLE, PAD, SOS
+from utils.vocabulary import EOS, KAGGLE, PAD, SOS, SPECIAL, TextForm, Vocabulary, vocabulary_of_texts
 
 V = len(KAGGLE)
 
@@ -102,13 +103,43 @@ def test_rare_contexts_go_first_and_short_ones_never():
     short = sum(len(context) <= 3 for context in seen)
     kept = {least: sum(len(context) > 3 and seen[context] >= least for context in seen) for least in (1, 2, 4)}
     for least, most in ((1, kept[1]), (2, kept[1] - 1), (2, kept[2]), (4, kept[2] - 1)):
-        assert len(train_language_model(texts, 6, most).log_probs) == short + kept[least]
+        assert len(train_language_model(texts, 6, max_contexts=most).log_probs) == short + kept[least]
 
 
-def test_the_longest_contexts_fit_64_bits():
-    assert 32 ** (MAX_ORDER - 1) * 32 == 2**60
-    model = train_language_model(some_texts(), MAX_ORDER)
-    assert torch.allclose(model.log_probs.exp().sum(1), torch.ones(len(model.log_probs)), atol=1e-5)
+@pytest.mark.parametrize("V", [4, 31, 60, 100, 2000, 8192])
+def test_contexts_of_any_vocabulary_fit_64_bits(V):
+    order = max_order(V)
+    assert V**order <= 2**63
+    assert order == 12 or V ** (order + 1) > 2**63
+    last = chr(0x4DFC + V)
+    vocabulary = Vocabulary((*SPECIAL, *map(chr, range(0x4E00, 0x4E00 + V - 4)), last))
+    model = train_language_model([last * 12, last * 11], order, vocabulary, max_contexts=10**6)
+    state = model.initial_state(1)
+    for token in vocabulary.encode(last * 12)[:-1]:
+        log_probs, state = model.step(torch.tensor([token]), state)
+        assert log_probs.shape == (1, V)
+        assert log_probs.exp().sum() == pytest.approx(1, abs=1e-4)
+    assert int(log_probs.argmax()) == EOS  # which only the whole context tells
+
+
+def test_tables_of_a_large_vocabulary_stay_as_small(monkeypatch):
+    """As many contexts as fit: at least those of one character, whose number is that of the vocabulary."""
+    monkeypatch.setattr(language_model, "TABLE_BYTES", 8 * 300 * 700)
+    generator = random.Random(0)
+    letters = [chr(0xAC00 + number) for number in range(297)]
+    texts = ["".join(generator.choices(letters, k=30)) for _ in range(200)]
+    vocabulary, _ = vocabulary_of_texts(texts, TextForm())
+    model = train_language_model(texts, 5, vocabulary)
+    assert 299 <= len(model.log_probs) <= 299 + 700
+    assert torch.allclose(model.log_probs.exp().sum(1), torch.ones(len(model.log_probs)), atol=1e-4)
+
+
+def test_a_language_model_of_other_characters_is_refused_by_name(tmp_path):
+    korean, _ = vocabulary_of_texts(["가나다"], TextForm())
+    save_language_model(tmp_path / "lm.pt", train_language_model(["가나", "나다"], 3, korean), korean)
+    assert load_language_model(tmp_path / "lm.pt", korean).log_probs.shape[1] == 6
+    with pytest.raises(UserError, match=r"lm\.pt: found a language model of 6 tokens \('다', .*, expected .* Kaggle's"):
+        load_language_model(tmp_path / "lm.pt", KAGGLE)
 
 
 def test_saved_and_loaded(tmp_path):

@@ -29,6 +29,7 @@ from utils.checkpoint import LoadedModels, load_checkpoint, load_models, save_ch
 from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
 from utils.features import OLD_NAMES, FeatureConfig, FeatureFormat
+from utils.vocabulary import SPECIAL, TextForm, Vocabulary
 
 pytestmark = pytest.mark.slow  # it trains a model
 HOME = Path(__file__).parents[2]
@@ -307,6 +308,10 @@ def test_words_of_a_diagonal():
     assert [word.text for word in words] == ["AB", "CD"]
     assert [time for word in words for time in word[1:3]] == pytest.approx([0.5, 2.0, 3.0, 5.0], abs=1e-3)
     assert time_words("", np.ones((1, 4)) / 4, 0.0, 1.0) == []
+    jamo = Vocabulary((*SPECIAL, *" \u1112\u1161\u11ab"), TextForm(units="jamo"))
+    words = time_words("한 하", np.eye(7), 0.0, 7.0, jamo.count)  # three letters and two
+    assert [(word.text, word.characters) for word in words] == [("한", slice(0, 3)), ("하", slice(4, 6))]
+    assert [time for word in words for time in word[1:3]] == pytest.approx([0.5, 3.0, 4.0, 6.0], abs=1e-3)
 
 
 def test_seconds_of_characters_that_are_spread_over_steps():

@@ -107,7 +107,7 @@ def test_collected_lists_are_those_of_the_beam(make_las, toy_root):
         assert nbest.scores.length[row].tolist() == [len(tokens) + 1 for tokens in beam] + [1] * (longest - len(beam))
     features = FeatureDataset(corpus)[Item(0)].features.unsqueeze(0)
     lengths = torch.tensor([features.size(1)])
-    encoded = recogniser.KAGGLE.encode(features, lengths)
+    encoded = recogniser.encode(features, lengths)
     (beam,) = beam_search(recogniser, encoded, character_limits(lengths), 16, 0.4)
     assert [each.tokens for each in beam] == nbest.tokens[0]
 

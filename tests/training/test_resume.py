@@ -17,12 +17,14 @@ from training.resume import (
     describe_changes,
     load_last,
     start_from,
+    vocabulary_to_train,
 )
 from training.step import TrainStep
 from utils.checkpoint import describe_model, load_checkpoint, previous, save_checkpoint
 from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
 from utils.features import FeatureConfig, FeatureFormat
+from utils.vocabulary import KAGGLE, SPECIAL, TextForm, Vocabulary, describe_vocabulary
 
 PARTIAL = {"batch": 4, "totals": torch.tensor([1.0, 2.0, 3.0, 4.0]), "characters": 99, "seconds": 1.5}
 WHOLE = {  # what a run's checkpoint has beside the model
@@ -259,6 +261,33 @@ def test_a_new_run_starts_from_the_parts_of_a_model_that_fit(checkpoint, make_la
     assert torch.equal(model.ctc.weight, checkpoint["model"]["ctc.weight"])
     assert torch.equal(model.speller.output_bias, speller)
     assert caplog.messages == [f"starting from {tmp_path / 'a.pt'}: listener, ctc; new: speller"]
+
+
+def test_of_a_model_with_another_vocabulary_the_listener_alone_fits(checkpoint, make_las, tmp_path, caplog):
+    """Also where it has as many tokens: they mean other characters."""
+    other = Vocabulary((*SPECIAL, *map(chr, range(0xAC00, 0xAC00 + 28))))
+    save_checkpoint(tmp_path / "a.pt", {**checkpoint, **describe_vocabulary(other)})
+    model = make_las(seed=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    start_from(str(tmp_path / "a.pt"), model)
+    for name, value in model.state_dict().items():
+        taken = torch.equal(value, checkpoint["model"][name])
+        assert taken if name.startswith("listener.") else torch.equal(value, before[name]), name
+    assert f"{tmp_path / 'a.pt'}: listener; new: speller, ctc" in caplog.text
+    assert "its vocabulary is another, 31 tokens ('갛', " in caplog.text
+    assert "here Kaggle's 31 tokens (A-Z, ', space): of it, the Listener alone fits" in caplog.text
+    with pytest.raises(UserError, match=r"(?s)speller: found a vocabulary of 31 tokens .*, expected Kaggle's"):
+        start_from(str(tmp_path / "a.pt"), make_las(feature_dim=15))
+
+
+def test_a_resumed_run_keeps_its_vocabulary(tmp_path):
+    korean, form = Vocabulary((*SPECIAL, *"가나다")), TextForm()
+    found = describe_vocabulary(korean)
+    assert vocabulary_to_train(form, None, tmp_path) == form
+    assert vocabulary_to_train(form, found, tmp_path) == korean
+    assert vocabulary_to_train(korean, found, tmp_path) == korean
+    with pytest.raises(UserError, match=r"data\.vocabulary: found Kaggle's .*, expected 6 tokens \('다', .* run\.name"):
+        vocabulary_to_train(KAGGLE, found, tmp_path)
 
 
 def test_a_start_from_a_model_of_no_common_part_says_what_differs(checkpoint, make_las, tmp_path):

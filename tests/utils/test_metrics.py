@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from utils.metrics import best_epoch, compare, coverage, monotonicity, repetition, score, sharpness
+from utils.metrics import (
+    best_epoch,
+    compare,
+    coverage,
+    monotonicity,
+    repetition,
+    score,
+    sharpness,
+    spacing_distance,
+)
 
 
 def slow_distance(a, b) -> int:
@@ -50,6 +59,13 @@ def one_hot(positions, steps) -> torch.Tensor:
 )
 def test_monotonicity(positions, low, high):
     assert low <= monotonicity(one_hot(positions, 40)) <= high
+
+
+def test_errors_of_word_spacing_are_told_apart():
+    references = ["우리 집에 가요", "책을 샀어요"]
+    assert spacing_distance(references, references) == 0
+    assert spacing_distance(references, ["우리집에 가 요", "책을 샀어요"]) == 1.0  # two spaces in two utterances
+    assert spacing_distance(references, ["우리집에 가오", "책을 팔았어요"]) == 0.5  # not the letters' errors
 
 
 def test_monotonicity_of_a_flat_map_is_near_zero():
