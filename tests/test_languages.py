@@ -49,9 +49,8 @@ def test_train_tune_and_test_in_korean(korean, units):
         rows = list(csv.DictReader(file))
     assert rows[1]["reference"] == "뷁가"
     assert int(rows[1]["distance"]) > 0
-    assert set("".join(row["hypothesis"] for row in rows)) <= {*LETTERS, *"ㄱㄴㅏㅄ"} | set(
-        map(chr, range(0xAC00, 0xD7A4))
-    )
+    written = {letter for row in rows for letter in row["hypothesis"]}
+    assert all(letter in LETTERS + "ㄱㄴㅏㅄ" or "가" <= letter <= "힣" for letter in written)
     assert "\\uac00" in (folder / "report.html").read_text(encoding="utf-8")
 
 
