@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import sys
 import time
 import unicodedata
 import zlib
@@ -170,10 +171,10 @@ def read_transcript(path: Path) -> str:
     array = _load(path)
     if array.ndim != 1 or array.dtype.kind != "U":
         raise BadFile(f"a {array.ndim}-D array of {array.dtype}", "a 1-D array of text, one token an element")
-    try:
-        tokens = array.tolist()
-    except (SystemError, ValueError):  # numpy does not check what it reads as letters
-        raise BadFile("letters that no alphabet has", TOKENS) from None
+    codes = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    if codes.max(initial=0) > sys.maxunicode:  # numpy does not check what it reads as letters
+        raise BadFile("letters that no alphabet has", TOKENS)
+    tokens = array.tolist()
     if tokens and tokens[0] == "<sos>":
         tokens = tokens[1:]
     if tokens and tokens[-1] == "<eos>":
