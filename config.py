@@ -121,6 +121,7 @@ class DataConfig(Section):
 class AugmentConfig(Section):
     speed: Annotated[float, Field(ge=0, le=0.5)]
     vocal_tract: Annotated[float, Field(ge=0, le=0.5)]
+    concatenate: Fraction
     from_epoch: Positive
     frequency_masks: Count
     frequency_width: Count
@@ -130,8 +131,8 @@ class AugmentConfig(Section):
 
     @property
     def utterance_kwargs(self) -> dict[str, Any]:
-        """Keyword arguments of `Augmentation`: all but the speed, which the sampler draws."""
-        return self.model_dump(exclude={"speed"})
+        """Keyword arguments of `Augmentation`: all but what the sampler draws."""
+        return self.model_dump(exclude={"speed", "concatenate"})
 
 
 class ConvConfig(Section):

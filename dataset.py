@@ -117,15 +117,19 @@ class FeatureDataset(Dataset):
         self.corpus, self.augmentation = corpus, augmentation
 
     def __getitem__(self, item: Item) -> Utterance:
-        corpus, index = self.corpus, item.position
-        features = torch.from_numpy(corpus.read(index))
+        positions = [item.position] if item.follower is None else [item.position, item.follower]
+        features = torch.cat([self._read(position, item) for position in positions])
         if self.augmentation is not None:
-            features = self.augmentation.perturb(features, *item)
-        features = normalize(features, corpus.format.normalize)
+            features = self.augmentation.mask(features, item.position, item.epoch)
+        tokens = self.corpus.tokens_of(*positions) if self.corpus.texts is not None else []
+        return Utterance(item.position, features, torch.tensor(tokens, dtype=torch.long))
+
+    def _read(self, position: int, item: Item) -> Tensor:
+        """Features `(T, D)` of one utterance, perturbed and normalised."""
+        features = torch.from_numpy(self.corpus.read(position))
         if self.augmentation is not None:
-            features = self.augmentation.mask(features, index, item.epoch)
-        tokens = corpus.tokens_of(index) if corpus.texts is not None else []
-        return Utterance(index, features, torch.tensor(tokens, dtype=torch.long))
+            features = self.augmentation.perturb(features, position, item.epoch, item.speed)
+        return normalize(features, self.corpus.format.normalize)
 
 
 def collate(utterances: Sequence[Utterance]) -> Batch:

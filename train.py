@@ -85,6 +85,7 @@ class Trainer:
             workers=config.data.workers,
             seed=training.seed,
             speed=config.augment.speed,
+            concatenate=config.augment.concatenate,
             augmentation=config.augment.utterance_kwargs,
             resumed=feature_config_of(found, self.folder) if found else None,
             reports=self.folder,

@@ -69,9 +69,12 @@ class Corpus:
         """A character is a token of the vocabulary."""
         return sum(self.lengths) / sum(map(self.vocabulary.count, self.transcripts))
 
-    def tokens_of(self, index: int) -> list[int]:
-        """Tokens of an utterance's text, `<sos>` and `<eos>` around them; what the vocabulary lacks is left out."""
-        return self.vocabulary.encode(self.vocabulary.known(self.transcripts[index]))
+    def tokens_of(self, *indices: int) -> list[int]:
+        """Tokens of an utterance's text, or of several with a space between, `<sos>` and `<eos>` around them.
+
+        What the vocabulary lacks is left out.
+        """
+        return self.vocabulary.encode(self.vocabulary.known(" ".join(self.transcripts[index] for index in indices)))
 
     @cached_property
     def p95_frames(self) -> int:

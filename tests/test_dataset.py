@@ -13,7 +13,7 @@ from dataset import Batch, FeatureDataset, _leave_signals, collate, is_cepstral,
 from tests.conftest import write_utterance
 from utils.augment import Augmentation
 from utils.sampler import BucketSampler, Item
-from utils.vocabulary import EOS, PAD, SOS
+from utils.vocabulary import EOS, PAD, SOS, decode
 
 CPU = torch.device("cpu")
 OFF = {
@@ -50,6 +50,15 @@ def test_batches_pad_and_tell_lengths(toy_root):
         assert batch.tokens[row, 0] == SOS
         assert batch.tokens[row, characters - 1] == EOS
         assert (batch.tokens[row, characters:] == PAD).all()
+
+
+def test_concatenated_utterances_are_normalised_apart_and_their_texts_have_a_space_between(toy_root):
+    corpus = load_corpus([find_partition(toy_root, "dev")], "mean_variance")
+    dataset = FeatureDataset(corpus)
+    first, second, both = dataset[Item(3)], dataset[Item(0)], dataset[Item(3, follower=0)]
+    assert torch.equal(both.features, torch.cat([first.features, second.features]))
+    assert decode(both.tokens.tolist()[1:-1]) == f"{corpus.texts[3]} {corpus.texts[0]}"
+    assert both.tokens.tolist().count(SOS) == both.tokens.tolist().count(EOS) == 1
 
 
 def test_batches_do_not_depend_on_workers_or_cache(toy_root, tmp_path):

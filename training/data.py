@@ -51,6 +51,7 @@ def load_training_data(
     workers: int,
     seed: int,
     speed: float,
+    concatenate: float,
     augmentation: Mapping[str, Any],
     resumed: FeatureConfig | None,
     reports: Path,
@@ -71,6 +72,7 @@ def load_training_data(
         workers: processes that prepare batches.
         seed: of shuffling and augmentation.
         speed: of speed perturbation, see `BucketSampler`.
+        concatenate: share of utterances in pairs, see `BucketSampler`.
         augmentation: keyword arguments of `Augmentation` but for those known here.
         resumed: feature configuration of the run that is resumed, if any.
         reports: folder for the lists of findings.
@@ -102,10 +104,10 @@ def load_training_data(
     if context.is_main:
         warn_of_overlap(train_corpus, dev_corpus)
     feature_config = training_feature_config(root, train_corpus.format.dim, resumed)
-    longest = max(train_corpus.lengths) / (1 - speed)
+    longest = max(train_corpus.lengths) / (1 - speed) * (2 if concatenate else 1)
     batch_bytes = int(-(-batch_size // world_size) * longest * train_corpus.format.dim * 4)
     workers = workers_that_fit(workers, batch_bytes)
-    sampler = BucketSampler(train_corpus.lengths, batch_size, seed, speed, context.rank, world_size)
+    sampler = BucketSampler(train_corpus.lengths, batch_size, seed, speed, context.rank, world_size, concatenate)
     dataset = FeatureDataset(train_corpus, Augmentation(seed, is_cepstral(train_corpus), **augmentation))
     dev_batches = share_of_batches(dev_corpus.lengths, 1, len(dev_corpus.vocabulary), device, context)
     return TrainingData(

@@ -177,7 +177,7 @@ def _load_resumable(path: Path) -> dict[str, Any]:
 def check_same_run(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Compares the settings of a resumed run, dotted keys, with those it was started with.
 
-    Logs what differs if it may. A key that did not exist then is no difference.
+    Logs what differs if it may, and keys that did not exist then.
 
     Raises:
         UserError: a key differs that would make it another run.
@@ -192,6 +192,9 @@ def check_same_run(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> No
         )
     if changed:
         logger.info("changed since: " + ", ".join(f"{key} {old[key]!r} -> {new[key]!r}" for key in changed))
+    added = [key for key in new if key not in old]
+    if added:
+        logger.info("settings that did not exist then: " + ", ".join(f"{key} {new[key]!r}" for key in added))
 
 
 def check_same_data(folder: Path, found: dict[str, Any], now: Mapping[str, int], accept: bool) -> None:

@@ -4,7 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from torch.nn import functional as F
 from torch.utils.data import Sampler
+
+NONE = -1  # position of no utterance
 
 
 def wrap_seed(seed: int) -> int:
@@ -18,15 +21,16 @@ class Item(NamedTuple):
     position: int  # in the corpus
     epoch: int = 0
     speed: float = 1.0  # factor of the speed perturbation
+    follower: int | None = None  # position of the utterance that is concatenated to it
 
 
 class BucketSampler(Sampler[list[Item]]):
     """Batches of utterances of similar length, in an order that is a function of seed and epoch alone.
 
-    Each epoch, every utterance gets a speed within `1 ± speed` (speed perturbation); utterances are shuffled, sorted
-    by the length they will then have within pools of `POOL` batches, cut into batches, and the batches shuffled.
-    No utterance is dropped. Batches of a pool differ in size by one at most, so none is much smaller than the rest.
-    Every rank gets its share of every batch.
+    Each epoch, every utterance gets a speed within `1 ± speed` (speed perturbation); utterances are shuffled, some are
+    concatenated in pairs, and all sorted by the length they will then have within pools of `POOL` batches, cut into
+    batches, and the batches shuffled. No utterance is dropped. Batches of a pool differ in size by one at most, so none
+    is much smaller than the rest. Every rank gets its share of every batch.
 
     Args:
         lengths: frames of each utterance.
@@ -34,6 +38,8 @@ class BucketSampler(Sampler[list[Item]]):
         seed: of shuffling and speeds; None, for evaluation, sorts by length, longest first, changes no speed, and gives
             each rank every `world_size`-th batch whole.
         speed: largest deviation of the speed from 1.
+        concatenate: share of the utterances that are concatenated in pairs, each pair at the speed of its first. An
+            epoch has as many batches as without, of fewer rows.
         rank: of this process.
         world_size: number of processes.
 
@@ -52,10 +58,12 @@ class BucketSampler(Sampler[list[Item]]):
         speed: float = 0.0,
         rank: int = 0,
         world_size: int = 1,
+        concatenate: float = 0.0,
     ):
         self.lengths = torch.tensor(lengths, dtype=torch.float)
         self.batch_size, self.seed, self.speed, self.epoch = batch_size, seed, speed, 0
         self.rank, self.world_size, self.first_batch = rank, world_size, 0
+        self.concatenate = concatenate
 
     def __len__(self) -> int:
         batches = sum(-(-pool // self.batch_size) for pool in self._pools(len(self.lengths)))
@@ -82,7 +90,14 @@ class BucketSampler(Sampler[list[Item]]):
         pools = torch.randperm(N, generator=generator).split(self._pools(N))
         batches = []
         for pool in pools:
-            batches += pool[lengths[pool].argsort(stable=True)].tensor_split(-(-len(pool) // self.batch_size))
+            pairs = round(self.concatenate * len(pool) / 2)
+            first, follower = pool[pairs:], F.pad(pool[:pairs], (0, len(pool) - 2 * pairs), value=NONE)
+            total = lengths[first] + torch.where(follower == NONE, 0, self.lengths[follower] / speeds[first])
+            rows = torch.stack([first, follower], dim=1)[total.argsort(stable=True)]
+            batches += rows.tensor_split(-(-len(pool) // self.batch_size))
         for position in torch.randperm(len(batches), generator=generator).tolist()[self.first_batch :]:
             share = batches[position][self.rank :: self.world_size].tolist()
-            yield [Item(index, self.epoch, float(speeds[index])) for index in share]
+            yield [
+                Item(first, self.epoch, float(speeds[first]), None if follower == NONE else follower)
+                for first, follower in share
+            ]

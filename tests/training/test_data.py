@@ -82,6 +82,7 @@ def load_all(root, folder, **changed):
         "workers": 0,
         "seed": 0,
         "speed": 0.0,
+        "concatenate": 0.0,
         "augmentation": AUGMENTATION,
         "resumed": None,
         "reports": folder,

@@ -226,10 +226,12 @@ OLD = {
 }
 
 
-def test_the_same_settings_and_those_that_are_new_say_nothing(caplog):
-    check_same_run(Path("runs/a"), OLD, {**OLD, "training.new": 1})
+def test_the_same_settings_say_nothing_and_those_that_are_new_are_logged(caplog):
+    check_same_run(Path("runs/a"), OLD, OLD)
     check_same_run(Path("runs/a"), {**OLD, "training.gone": 1}, OLD)
     assert caplog.messages == []
+    check_same_run(Path("runs/a"), OLD, {**OLD, "training.new": 1})
+    assert caplog.messages == ["settings that did not exist then: training.new 1"]
 
 
 def test_settings_that_may_change_are_logged(caplog):

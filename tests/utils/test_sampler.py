@@ -47,6 +47,25 @@ def test_sampler_drops_nothing_and_depends_on_seed_and_epoch_alone():
     assert len(list(BucketSampler(lengths, 7))) == len(BucketSampler(lengths, 7)) == 144
 
 
+def test_some_utterances_are_concatenated_in_pairs():
+    """Each utterance once, whichever place it has; as many batches as without, of rows of similar length."""
+    lengths = kaggle_lengths(1003).tolist()
+    sampler = BucketSampler(lengths, 8, seed=0, speed=0.1, concatenate=0.3)
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == -(-1003 // 8)
+    items = [item for batch in batches for item in batch]
+    followers = [item.follower for item in items if item.follower is not None]
+    assert len(followers) == pytest.approx(0.3 * 1003 / 2, abs=1)
+    assert sorted([item.position for item in items] + followers) == list(range(1003))
+    real = padded = 0
+    for batch in batches:
+        frames = [
+            (lengths[item.position] + (lengths[item.follower] if item.follower else 0)) / item.speed for item in batch
+        ]
+        real, padded = real + sum(frames), padded + len(frames) * max(frames)
+    assert 1 - real / padded < 0.05
+
+
 def test_a_resumed_epoch_goes_on_at_the_batch_it_had_come_to():
     lengths = kaggle_lengths(200).tolist()
     whole, rest = (BucketSampler(lengths, 8, seed=0, speed=0.1) for _ in range(2))
