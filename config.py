@@ -213,6 +213,7 @@ class TrainingConfig(Section):
     ctc_weight: Annotated[float, Field(ge=0, lt=1)]
     ctc_epochs: Count
     guided_attention: Amount
+    expected_distance: Fraction
     teacher_forcing: TeacherForcingConfig
 
     @model_validator(mode="after")

@@ -206,6 +206,7 @@ def schedules(**changes) -> Schedules:
         "plateau_patience": 1,
         "ctc_epochs": 0,
         "guided_attention": 0.0,
+        "expected_distance": 0.0,
         "teacher_forcing": {"start": 1.0, "stages": []},
     }
     return Schedules(**(values | changes))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 logger = logging.getLogger(f"las.{__name__}")
 History = Sequence[Mapping[str, float]]  # a row of metrics per finished epoch
 
+ROUNDING = 1e-9  # of a share of the training
 RECENT = 3  # epochs whose median tells how long one takes
 ALIGNED = 0.4  # monotonicity of an aligned model, at least: more than the third of a map that runs through thrice
 
@@ -121,6 +122,7 @@ class EpochSchedule(NamedTuple):
     teacher_forcing_rate: float
     guided_attention: float
     train_speller: bool
+    minimise_distance: bool
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ class Schedules:
     plateau_patience: int
     ctc_epochs: int
     guided_attention: float
+    expected_distance: float  # last share of the training that minimises it
     teacher_forcing: Mapping[str, Any]  # start, stages
 
     def __post_init__(self) -> None:
@@ -166,12 +169,16 @@ class Schedules:
             teacher_forcing_rate(epoch, **self.teacher_forcing, monotonicities=monotonicities),
             0.0 if aligned else self.guided_attention,
             epoch > self.ctc_epochs,
+            self._progress(epoch - 1, history) + self.expected_distance + ROUNDING >= 1 and self.expected_distance > 0,
         )
+
+    def _progress(self, position: float, history: History) -> float:
+        return progress(position, self.epochs, _column(history, "seconds"), self.max_minutes)
 
     def learning_rate_at(self, position: float, history: History) -> float:
         return learning_rate(
             position,
-            progress(position, self.epochs, _column(history, "seconds"), self.max_minutes),
+            self._progress(position, history),
             self.learning_rate,
             self.schedule,
             self.warmup_epochs,

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dataset import Batch
 from models.las import LAS, las_loss, off_diagonal
+from training.expected_distance import expected_distance
 from training.optimizer import load_optimizer_state, make_optimizer
 from utils.device import autocast, is_out_of_memory
 from utils.distributed import DistributedContext
@@ -87,6 +88,7 @@ class TrainStep:
         teacher_forcing_rate: float,
         guided_attention: float,
         train_speller: bool,
+        minimise_distance: bool = False,
     ) -> StepResult:
         """Updates the weights once, unless the gradient is not finite.
 
@@ -97,12 +99,15 @@ class TrainStep:
             teacher_forcing_rate: probability that the Speller reads the true previous character.
             guided_attention: weight of the loss on attention away from the diagonal.
             train_speller: False trains the Listener alone, by CTC.
+            minimise_distance: whether `expected_distance` is minimised too.
 
         Raises:
             UserError: there is no memory for the batch, or MAX_BAD_STEPS consecutive gradients were not finite.
         """
         try:
-            losses = self._backward(batch, characters, teacher_forcing_rate, guided_attention, train_speller)
+            losses = self._backward(
+                batch, characters, teacher_forcing_rate, guided_attention, train_speller, minimise_distance
+            )
             return self._update(batch, losses, learning_rate)
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -139,7 +144,13 @@ class TrainStep:
         return StepResult(losses, norm, finite, overflow)
 
     def _backward(
-        self, batch: Batch, characters: int, teacher_forcing_rate: float, guided_attention: float, spell: bool
+        self,
+        batch: Batch,
+        characters: int,
+        teacher_forcing_rate: float,
+        guided_attention: float,
+        spell: bool,
+        minimise_distance: bool,
     ) -> Tensor:
         """Gradients of the mean loss over the whole batch; this rank's share of the losses `(3,)`."""
         self.optimizer.zero_grad(set_to_none=True)
@@ -159,6 +170,8 @@ class TrainStep:
                 if spell and guided_attention:
                     guide = off_diagonal(attention, part.token_lengths - 1, encoded.memory.lengths)
                     total = total + guided_attention * guide
+                if spell and minimise_distance:
+                    total = total + expected_distance(self.model, encoded, part, self.ctc_weight) / part.characters
                 share = part.characters / characters
                 self.scaler.scale(total * (share * self.context.world_size)).backward()  # DDP averages over ranks
             losses += torch.stack([value.detach() for value in loss]) * share

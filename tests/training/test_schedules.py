@@ -99,6 +99,7 @@ def make(**changed) -> Schedules:
         "plateau_patience": 2,
         "ctc_epochs": 2,
         "guided_attention": 0.5,
+        "expected_distance": 0.0,
         "teacher_forcing": {"start": 0.9, "stages": [{"from_epoch": 2, "factor": 0.5, "floor": 0.1}]},
     }
     return Schedules(**(settings | changed))
@@ -159,11 +160,22 @@ def test_epochs_left_are_known_once_the_speller_is_trained():
 def test_an_epoch_of_each_kind():
     """The Listener alone, then with guided attention until a model was aligned; then the teacher's share decays."""
     schedules = make()
-    assert schedules.of_epoch(1, []) == (0.9, 0.5, False)
-    assert schedules.of_epoch(2, history(0.0)) == (0.9, 0.5, False)
-    assert schedules.of_epoch(3, history(0.0, 0.1)) == (0.9, 0.5, True)
-    assert schedules.of_epoch(4, history(0.0, 0.1, ALIGNED)) == (0.45, 0.0, True)
-    assert schedules.of_epoch(5, history(0.0, 0.1, ALIGNED, 0.2)) == (pytest.approx(0.225), 0.0, True)
+    assert schedules.of_epoch(1, []) == (0.9, 0.5, False, False)
+    assert schedules.of_epoch(2, history(0.0)) == (0.9, 0.5, False, False)
+    assert schedules.of_epoch(3, history(0.0, 0.1)) == (0.9, 0.5, True, False)
+    assert schedules.of_epoch(4, history(0.0, 0.1, ALIGNED)) == (0.45, 0.0, True, False)
+    assert schedules.of_epoch(5, history(0.0, 0.1, ALIGNED, 0.2)) == (pytest.approx(0.225), 0.0, True, False)
+
+
+def test_the_last_share_of_the_epochs_or_minutes_minimises_the_distance():
+    def minimised(schedules, done, seconds=60.0):
+        return schedules.of_epoch(done + 1, history(*[0.1] * done, seconds=seconds)).minimise_distance
+
+    assert [minimised(make(expected_distance=0.3), done) for done in range(10)] == [False] * 7 + [True] * 3
+    assert [minimised(make(expected_distance=0.25), done) for done in range(10)] == [False] * 8 + [True] * 2
+    assert not any(minimised(make(), done) for done in range(11))
+    limited = make(expected_distance=0.25, max_minutes=5)
+    assert [minimised(limited, done) for done in range(5)] == [False] * 4 + [True]
 
 
 def test_the_learning_rate_follows_epochs_time_and_distances():

@@ -254,3 +254,11 @@ def test_the_average_is_nearer_to_the_centre_than_the_last_weights():
             model.weight.normal_()
         average.update(model)
     assert average.model.weight.std() < 0.3 * model.weight.std()
+
+
+def test_the_expected_distance_changes_the_step_and_not_the_reported_losses(make_step, batch):
+    plain, minimising = make_step(), make_step()
+    one, other = take(plain, batch), take(minimising, batch, minimise_distance=True)
+    assert torch.equal(one.losses, other.losses)
+    assert one.gradient_norm != other.gradient_norm
+    assert minimising.model.training
