@@ -2,6 +2,7 @@
 
 import pickle
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -9,11 +10,11 @@ import torch
 
 from corpora.layout import find_partition
 from corpora.loading import load_corpus
-from dataset import Batch, FeatureDataset, _leave_signals, collate, is_cepstral, make_loader, normalize
+from dataset import Batch, FeatureDataset, _prepare_worker, collate, is_cepstral, make_loader, normalize
 from tests.conftest import write_utterance
 from utils.augment import Augmentation
 from utils.sampler import BucketSampler, Item
-from utils.vocabulary import EOS, PAD, SOS, decode
+from utils.vocabulary import EOS, PAD, SOS
 
 CPU = torch.device("cpu")
 OFF = {
@@ -57,7 +58,7 @@ def test_concatenated_utterances_are_normalised_apart_and_their_texts_have_a_spa
     dataset = FeatureDataset(corpus)
     first, second, both = dataset[Item(3)], dataset[Item(0)], dataset[Item(3, follower=0)]
     assert torch.equal(both.features, torch.cat([first.features, second.features]))
-    assert decode(both.tokens.tolist()[1:-1]) == f"{corpus.texts[3]} {corpus.texts[0]}"
+    assert corpus.vocabulary.decode(both.tokens.tolist()) == f"{corpus.texts[3]} {corpus.texts[0]}"
     assert both.tokens.tolist().count(SOS) == both.tokens.tolist().count(EOS) == 1
 
 
@@ -153,7 +154,8 @@ def test_how_a_loader_is_made(toy_root, workers, device):
 def test_workers_leave_signals_to_the_main_process(monkeypatch):
     set_to = {}
     monkeypatch.setattr("dataset.signal.signal", set_to.__setitem__)
-    _leave_signals(0)
+    monkeypatch.setattr("sys.excepthook", sys.excepthook)  # put back afterwards
+    _prepare_worker(0)
     assert set_to[signal.SIGINT] == set_to[signal.SIGTERM] == signal.SIG_IGN
 
 

@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from corpora.spelling import cannot_hold
-from utils.vocabulary import CHARACTERS, spellable
+from utils.vocabulary import KAGGLE, spellable
 
 
 @pytest.mark.parametrize(
@@ -37,5 +37,5 @@ def test_what_is_held_is_written_letter_by_letter():
         if cannot_hold(character):
             continue
         own = unicodedata.normalize("NFKC", character).upper()
-        assert spellable(character) == "".join(one for one in own if one in CHARACTERS).strip() or own == "’"
+        assert spellable(character) == "".join(one for one in own if one in KAGGLE.characters).strip() or own == "’"
         assert not any(one.isalnum() for one in own if one not in string.ascii_uppercase), character

@@ -9,7 +9,7 @@ from dataset import Batch
 from decoding.beam_search import Hypothesis
 from training import expected_distance as module
 from training.expected_distance import BEAM_SIZE, expected_distance, find_hypotheses
-from utils.vocabulary import PAD, decode, encode
+from utils.vocabulary import KAGGLE, PAD
 
 TEXTS = ["ABE", "BAD CAB", "A"]
 
@@ -18,7 +18,7 @@ TEXTS = ["ABE", "BAD CAB", "A"]
 def batch() -> Batch:
     torch.manual_seed(1)
     features = [torch.randn(40 + 9 * index, 12) for index in range(len(TEXTS))]
-    tokens = [torch.tensor(encode(text)) for text in TEXTS]
+    tokens = [torch.tensor(KAGGLE.encode(text)) for text in TEXTS]
     return Batch(
         torch.arange(len(TEXTS)),
         pad_sequence(features, batch_first=True),
@@ -37,7 +37,7 @@ def scores(model, encoded, texts, row, ctc_weight):
     """Log-probability of each text of an utterance, one at a time."""
     found = []
     for text in texts:
-        tokens = torch.tensor([encode(text)])
+        tokens = torch.tensor([KAGGLE.encode(text)])
         memory = type(encoded.memory)(*(tensor[row : row + 1] for tensor in encoded.memory))
         logits, _ = model.speller(tokens[:, :-1], memory, 1.0)
         attention = logits.log_softmax(2)[0].gather(1, tokens[0, 1:, None]).sum()
@@ -56,7 +56,7 @@ def test_it_is_the_mean_of_the_distances_by_what_decoding_thinks_of_each(model, 
     for row, text in enumerate(TEXTS):
         lists = nbest.tokens.view(len(TEXTS), BEAM_SIZE, -1)[row]
         lengths = nbest.lengths.view(len(TEXTS), BEAM_SIZE)[row]
-        texts = [decode(tokens[1 : n - 1].tolist()) for tokens, n in zip(lists, lengths.tolist(), strict=True)]
+        texts = [KAGGLE.decode(tokens[1 : n - 1].tolist()) for tokens, n in zip(lists, lengths.tolist(), strict=True)]
         distances = torch.tensor([float(distance(found, text)) for found in texts])
         assert nbest.distances[row].tolist() == distances.tolist()
         probability = scores(model, encoded, texts, row, 0.3).softmax(0)
@@ -82,8 +82,8 @@ def test_steps_against_its_gradient_lower_it(model, batch, monkeypatch):
 
 def test_hypotheses_that_are_missing_or_impossible_count_for_nothing(model, batch, monkeypatch):
     """As of an utterance of a few frames."""
-    good, other = Hypothesis(encode("AB")[1:-1], -1.0, -1.0), Hypothesis(encode("BAD")[1:-1], -2.0, -2.0)
-    impossible = Hypothesis(encode("ABC")[1:-1], -3e8, -3e8)
+    good, other = Hypothesis(KAGGLE.encode("AB")[1:-1], -1.0, -1.0), Hypothesis(KAGGLE.encode("BAD")[1:-1], -2.0, -2.0)
+    impossible = Hypothesis(KAGGLE.encode("ABC")[1:-1], -3e8, -3e8)
     beams = [[good, other, impossible], [], [impossible]]
     monkeypatch.setattr(module, "beam_search", lambda *_: beams)
     encoded = model.listen(batch.features, batch.feature_lengths)
