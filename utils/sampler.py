@@ -39,7 +39,7 @@ class BucketSampler(Sampler[list[Item]]):
             each rank every `world_size`-th batch whole.
         speed: largest deviation of the speed from 1.
         concatenate: share of the utterances that are concatenated in pairs, each pair at the speed of its first. An
-            epoch has as many batches as without, of fewer rows.
+            epoch has as many batches as without, of fewer rows, but of one at least for each rank.
         rank: of this process.
         world_size: number of processes.
 
@@ -90,11 +90,13 @@ class BucketSampler(Sampler[list[Item]]):
         pools = torch.randperm(N, generator=generator).split(self._pools(N))
         batches = []
         for pool in pools:
-            pairs = round(self.concatenate * len(pool) / 2)
+            count = -(-len(pool) // self.batch_size)
+            most = min(len(pool) // 2, len(pool) - count * self.world_size)  # no rank's share of a batch is empty
+            pairs = max(0, min(round(self.concatenate * len(pool) / 2), most))
             first, follower = pool[pairs:], F.pad(pool[:pairs], (0, len(pool) - 2 * pairs), value=NONE)
             total = lengths[first] + torch.where(follower == NONE, 0, self.lengths[follower] / speeds[first])
             rows = torch.stack([first, follower], dim=1)[total.argsort(stable=True)]
-            batches += rows.tensor_split(-(-len(pool) // self.batch_size))
+            batches += rows.tensor_split(count)
         for position in torch.randperm(len(batches), generator=generator).tolist()[self.first_batch :]:
             share = batches[position][self.rank :: self.world_size].tolist()
             yield [

@@ -66,6 +66,21 @@ def test_some_utterances_are_concatenated_in_pairs():
     assert 1 - real / padded < 0.05
 
 
+@pytest.mark.parametrize("N", [2, 3, 7, 9, 43])
+@pytest.mark.parametrize(("batch_size", "world_size"), [(1, 1), (2, 1), (8, 1), (4, 2), (8, 4)])
+def test_however_many_are_concatenated_none_is_lost_and_no_share_is_empty(N, batch_size, world_size):
+    """Odd numbers of utterances, and batches of so few that pairs would leave some without any."""
+    items = []
+    for rank in range(min(N, world_size)):
+        sampler = BucketSampler(list(range(9, 9 + N)), batch_size, 0, 0.1, rank, min(N, world_size), concatenate=1.0)
+        shares = list(sampler)
+        assert len(shares) == len(sampler) == -(-N // batch_size)
+        assert all(shares)
+        items += [item for share in shares for item in share]
+    positions = [position for item in items for position in (item.position, item.follower) if position is not None]
+    assert sorted(positions) == list(range(N))
+
+
 def test_a_resumed_epoch_goes_on_at_the_batch_it_had_come_to():
     lengths = kaggle_lengths(200).tolist()
     whole, rest = (BucketSampler(lengths, 8, seed=0, speed=0.1) for _ in range(2))
@@ -128,5 +143,5 @@ def test_speeds_are_drawn_evenly_from_both_sides_of_one():
 
 
 def test_what_is_not_said_is_not_augmented():
-    assert Item(3) == (3, 0, 1.0)
+    assert Item(3) == (3, 0, 1.0, None)
     assert {item.speed for batch in BucketSampler([5, 6, 7], 2, seed=1) for item in batch} == {1.0}
