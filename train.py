@@ -114,6 +114,7 @@ class Trainer:
             label_smoothing=training.label_smoothing,
             ema_steps=training.average_epochs * self.steps,
             ctc_only_warmup=training.ctc_epochs > 0,
+            vocabulary=train.vocabulary,
         )
 
         described = describe_model(

@@ -7,7 +7,6 @@ beam search finds, those with fewer errors than the mean of the list become more
 from typing import NamedTuple
 
 import torch
-from Levenshtein import distance
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -17,7 +16,8 @@ from decoding.beam_search import beam_search
 from decoding.recogniser import Recogniser, character_limits
 from models.attention import Memory
 from models.las import LAS, EncoderOutput
-from utils.vocabulary import CTC_BLANK, EOS, PAD, SOS
+from utils.metrics import compare
+from utils.vocabulary import CTC_BLANK, EOS, KAGGLE, PAD, SOS, Vocabulary
 
 BEAM_SIZE = 4  # hypotheses per utterance; the published gain grows little beyond
 IMPOSSIBLE = -1e6  # log-probability of a hypothesis that CTC cannot align at all
@@ -28,11 +28,13 @@ class NBest(NamedTuple):
 
     tokens: Tensor  # (B K, U), <sos> and <eos> included, on the CPU like the others
     lengths: Tensor  # (B K,)
-    distances: Tensor  # (B, K), characters' Levenshtein distance from the transcript
+    distances: Tensor  # (B, K), Levenshtein distance from the transcript, as texts are scored
     found: Tensor  # (B, K), bool
 
 
-def expected_distance(model: LAS, encoded: EncoderOutput, batch: Batch, ctc_weight: float) -> Tensor:
+def expected_distance(
+    model: LAS, encoded: EncoderOutput, batch: Batch, ctc_weight: float, vocabulary: Vocabulary = KAGGLE
+) -> Tensor:
     """Sum over utterances of the expected distance of their hypotheses, less the mean of the list: `()`.
 
     A hypothesis is as probable as decoding thinks it is, attention and CTC together, among those of its list.
@@ -42,8 +44,9 @@ def expected_distance(model: LAS, encoded: EncoderOutput, batch: Batch, ctc_weig
         encoded: what it computed of the batch.
         batch: with transcripts.
         ctc_weight: share of the CTC branch in a hypothesis's score, if the model has one.
+        vocabulary: of the model; distances are those of texts, of Korean in jamo too: in syllables.
     """
-    nbest, device = find_hypotheses(model, encoded, batch, ctc_weight), batch.features.device
+    nbest, device = find_hypotheses(model, encoded, batch, ctc_weight, vocabulary), batch.features.device
     tokens, lengths = nbest.tokens.to(device), nbest.lengths
     logits, _ = model.speller(tokens[:, :-1], encoded.memory, 1.0)
     inside = torch.arange(tokens.size(1) - 1) < (lengths - 1).unsqueeze(1)
@@ -67,9 +70,11 @@ def expected_distance(model: LAS, encoded: EncoderOutput, batch: Batch, ctc_weig
 
 
 @torch.no_grad()
-def find_hypotheses(model: LAS, encoded: EncoderOutput, batch: Batch, ctc_weight: float) -> NBest:
+def find_hypotheses(
+    model: LAS, encoded: EncoderOutput, batch: Batch, ctc_weight: float, vocabulary: Vocabulary = KAGGLE
+) -> NBest:
     """The N-best list of a beam search without the Speller's dropout, and its distances; arguments as above."""
-    references = [row[1 : n - 1] for row, n in zip(batch.tokens.tolist(), batch.token_lengths.tolist(), strict=True)]
+    references = [vocabulary.decode(row) for row in batch.tokens.tolist()]
     ctc = None if encoded.ctc_log_probs is None else encoded.ctc_log_probs.detach()
     detached = EncoderOutput(Memory(*(tensor.detach() for tensor in encoded.memory)), ctc, encoded.ctc_lengths)
     recogniser = Recogniser([model], ctc_weight)
@@ -85,7 +90,7 @@ def find_hypotheses(model: LAS, encoded: EncoderOutput, batch: Batch, ctc_weight
         torch.tensor([len(row) for row in rows]),
         torch.tensor(
             [
-                [float(distance(tokens, reference)) for tokens in hypotheses]
+                [float(one.distance) for one in compare([reference] * BEAM_SIZE, [*map(vocabulary.decode, hypotheses)])]
                 for hypotheses, reference in zip(spelled, references, strict=True)
             ]
         ),

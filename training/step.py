@@ -18,6 +18,7 @@ from training.optimizer import load_optimizer_state, make_optimizer
 from utils.device import autocast, is_out_of_memory
 from utils.distributed import DistributedContext
 from utils.errors import UserError
+from utils.vocabulary import KAGGLE, Vocabulary
 
 LEAST_SCALE = 1.0  # of the loss with fp16: gradients that overflow even then are not finite
 MAX_BAD_STEPS = 3  # consecutive steps without a finite gradient before a run stops
@@ -49,6 +50,7 @@ class TrainStep:
         label_smoothing: of the cross entropy on characters.
         ema_steps: horizon of the EMA, see `ExponentialMovingAverage`.
         ctc_only_warmup: whether some steps train the Listener by CTC alone.
+        vocabulary: of the model, for the expected distance.
     """
 
     def __init__(
@@ -65,10 +67,12 @@ class TrainStep:
         label_smoothing: float,
         ema_steps: float,
         ctc_only_warmup: bool,
+        vocabulary: Vocabulary = KAGGLE,
     ):
         self.model, self.context, self.precision, self.utterances = model, context, precision, utterances
         self.accumulate, self.clip_norm = accumulate, clip_norm
         self.ctc_weight, self.label_smoothing = ctc_weight, label_smoothing
+        self.vocabulary = vocabulary
         self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model, weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
@@ -171,7 +175,8 @@ class TrainStep:
                     guide = off_diagonal(attention, part.token_lengths - 1, encoded.memory.lengths)
                     total = total + guided_attention * guide
                 if spell and minimise_distance:
-                    total = total + expected_distance(self.model, encoded, part, self.ctc_weight) / part.characters
+                    expected = expected_distance(self.model, encoded, part, self.ctc_weight, self.vocabulary)
+                    total = total + expected / part.characters
                 share = part.characters / characters
                 self.scaler.scale(total * (share * self.context.world_size)).backward()  # DDP averages over ranks
             losses += torch.stack([value.detach() for value in loss]) * share

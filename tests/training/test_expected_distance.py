@@ -9,7 +9,8 @@ from dataset import Batch
 from decoding.beam_search import Hypothesis
 from training import expected_distance as module
 from training.expected_distance import BEAM_SIZE, expected_distance, find_hypotheses
-from utils.vocabulary import KAGGLE, PAD
+from utils.metrics import tidy
+from utils.vocabulary import KAGGLE, PAD, TextForm, vocabulary_of_texts
 
 TEXTS = ["ABE", "BAD CAB", "A"]
 
@@ -57,7 +58,7 @@ def test_it_is_the_mean_of_the_distances_by_what_decoding_thinks_of_each(model, 
         lists = nbest.tokens.view(len(TEXTS), BEAM_SIZE, -1)[row]
         lengths = nbest.lengths.view(len(TEXTS), BEAM_SIZE)[row]
         texts = [KAGGLE.decode(tokens[1 : n - 1].tolist()) for tokens, n in zip(lists, lengths.tolist(), strict=True)]
-        distances = torch.tensor([float(distance(found, text)) for found in texts])
+        distances = torch.tensor([float(distance(tidy(found), text)) for found in texts])
         assert nbest.distances[row].tolist() == distances.tolist()
         probability = scores(model, encoded, texts, row, 0.3).softmax(0)
         expected = expected + (probability * (distances - distances.mean())).sum()
@@ -93,3 +94,18 @@ def test_hypotheses_that_are_missing_or_impossible_count_for_nothing(model, batc
     torch.testing.assert_close(loss, (probability * torch.tensor([-1.0, 1.0])).sum())  # distances 1 and 3
     loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+def test_distances_are_of_texts_as_they_are_scored(model, batch, monkeypatch):
+    """Two wrong jamo are one wrong syllable, and spaces at the end are none."""
+    vocabulary, _ = vocabulary_of_texts(["한국 가나 곰"], TextForm("jamo"))
+    spoken = [vocabulary.encode(text) for text in ("한국", "가나", "곰")]
+    rows = [torch.tensor(tokens) for tokens in spoken]
+    batch = batch._replace(
+        tokens=pad_sequence(rows, batch_first=True, padding_value=PAD), token_lengths=torch.tensor(list(map(len, rows)))
+    )
+    beams = [[Hypothesis(vocabulary.encode(text)[1:-1], -1.0, -1.0)] for text in ("한곰", "가나  ", "나 한")]
+    monkeypatch.setattr(module, "beam_search", lambda *_: beams)
+    encoded = model.listen(batch.features, batch.feature_lengths)
+    found = find_hypotheses(model, encoded, batch, 0.3, vocabulary)
+    assert found.distances[:, 0].tolist() == [1, 0, 3]
