@@ -109,16 +109,20 @@ def write_recordings(recordings: Sequence[Recording], kind: str, folder: Path) -
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as temporary:
-                temporary.write_text(FORMATS[kind](recording), encoding="utf-8")
+                # In JSON the name of a file may have bytes that are no UTF-8: \udce9 is how JSON writes them, too.
+                temporary.write_text(FORMATS[kind](recording), encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise UserError(f"--out: cannot write {path} ({error})") from None
         logger.info(f"{path}: {recording.path}")
 
 
 def names_of(recordings: Sequence[Recording]) -> list[str]:
-    """Names of files made of the recordings; numbered where several have the same."""
+    """Names of files made of the recordings: those that several have, and if need be all, are numbered."""
     stems = [recording.path.stem for recording in recordings]
-    return [stem if stems.count(stem) == 1 else f"{number}-{stem}" for number, stem in enumerate(stems, 1)]
+    names = [stem if stems.count(stem) == 1 else f"{number}-{stem}" for number, stem in enumerate(stems, 1)]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{number}-{stem}" for number, stem in enumerate(stems, 1)]
 
 
 def cues_of(recording: Recording) -> list[list[Word]]:

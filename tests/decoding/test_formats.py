@@ -1,6 +1,7 @@
 """Subtitles, JSON and TextGrid of a recording, read back."""
 
 import json
+import os
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoding.formats import FORMATS, SUFFIXES, WIDEST_CUE, cues_of, write_recordings
+from decoding.formats import FORMATS, SUFFIXES, WIDEST_CUE, cues_of, names_of, write_recordings
 from decoding.recordings import Piece, Recording, Word
 from test import FORMATS as OFFERED
 from utils.errors import UserError
@@ -96,3 +97,19 @@ def test_files_have_names_of_their_own(tmp_path, caplog):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="--out: cannot write"):
         write_recordings(recordings, "srt", tmp_path / "file")
+
+
+def test_no_name_is_taken_twice():
+    assert names_of([make_recording(name) for name in ("talk.wav", "talk.mp3", "1-talk.wav")]) == [
+        "1-talk",
+        "2-talk",
+        "3-1-talk",
+    ]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_file_whose_name_is_no_utf_8(kind, tmp_path):
+    recording = make_recording(os.fsdecode(b"caf\xe9.wav"))
+    write_recordings([recording], kind, tmp_path)
+    content = next(tmp_path.iterdir()).read_text(encoding="utf-8")
+    assert kind != "json" or json.loads(content)["file"] == str(recording.path)
