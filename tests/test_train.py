@@ -322,6 +322,20 @@ def test_findings_in_train_and_dev_are_one_report(tmp_path):
     assert "train, 3 utterances" in skipped.stdout
 
 
+def test_a_run_from_before_there_were_vocabularies_goes_on_with_its_own(toy_root, tmp_path):
+    keys = [*SMALL, f"data.root={toy_root}", f"run.dir={tmp_path}"]
+    run("train.py", *keys, "training.epochs=1")
+    last = tmp_path / "las" / "last.pt"
+    checkpoint = torch.load(last, weights_only=True)
+    del checkpoint["text_form"]
+    for section, key in (("data", "vocabulary"), ("data", "units"), ("data", "text"), ("augment", "concatenate")):
+        del checkpoint["config"][section][key]
+    torch.save(checkpoint, last)
+    refused = run("train.py", *keys, "training.epochs=2", "data.text.case=lower", expect=2)
+    assert "data.text.case: was 'keep', is now 'lower'" in refused.stderr
+    assert "epoch   2" in run("train.py", *keys, "training.epochs=2").stdout
+
+
 def test_main_trains_in_this_process(toy_root, tmp_path, caplog):
     """As a notebook or another program would: it prints nothing, and what it logs is in train.log."""
     config = load_config(overrides=[*SMALL, f"data.root={toy_root}", f"run.dir={tmp_path}", "training.epochs=1"])
