@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from config import DEFAULTS, OF_THE_RUN, TRAINED, TUNED, Config, help_on_keys, load_config
+from config import DEFAULTS, OF_THE_RUN, TRAINED, TUNED, Config, help_on_keys, known_keys, load_config
 from utils.cli import CommandParser, is_override
 from utils.files import flatten
 
@@ -44,8 +44,9 @@ def parse_training_arguments(docstring: str) -> TrainingArguments:
 
 def _parse(parser: CommandParser) -> argparse.Namespace:
     for argument in sys.argv[1:]:
-        if argument.startswith("--") and is_override(argument[2:]) and "." in argument.partition("=")[0]:
-            parser.error(f"found {argument}, expected {argument[2:]}: keys are set without dashes")
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and "." in key and (equals or key in known_keys()):
+            parser.error(f"found {argument}, expected {key}={value or 'VALUE'}: keys are set without dashes")
     return parser.parse_intermixed_args()
 
 

@@ -329,7 +329,8 @@ def _read_file(path: str | Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         if tab is not None:
             raise UserError(f"{path}: line {tab}: found a tab before the text, expected spaces, as in YAML") from None
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        reason = str(error).replace('in "<unicode string>", ', "in ")
+        raise UserError(f"{path}: not valid YAML: {' '.join(reason.split())}") from None
     return _check_keys(tree or {}, str(path))
 
 
@@ -383,11 +384,14 @@ def load_config(
     Raises:
         UserError: names the source, the key, what was found and what was expected.
     """
-    layers = [(str(DEFAULTS.name), _read_file(DEFAULTS))]
+    layers, problems = [(str(DEFAULTS.name), _read_file(DEFAULTS))], []
     if trained is not None and trained.exists():
         layers.append((str(trained), _read_trained(trained)))
     if Path(path).resolve() != DEFAULTS:
-        layers.append((str(path), _read_file(path)))
+        try:
+            layers.append((str(path), _read_file(path)))
+        except UserError as error:  # those of the command line are told with it
+            problems.append(str(error))
     if tuned is not None and tuned.exists():
         weights = _read_file(tuned)
         others = [key for key in weights if not key.startswith("decoding.")]
@@ -396,7 +400,13 @@ def load_config(
                 f"{tuned}: found {', '.join(others[:5])}, expected keys of decoding alone, as tune.py writes"
             )
         layers.append((str(tuned), weights))
-    layers += [("command line", _read_override(argument)) for argument in overrides]
+    for argument in overrides:
+        try:
+            layers.append(("command line", _read_override(argument)))
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n       ".join(problems))
 
     values: dict[str, Any] = {}
     sources = {} if sources is None else sources

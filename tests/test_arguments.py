@@ -100,13 +100,20 @@ def test_what_a_file_changes_in_a_trained_run_is_told(runs, parse, tmp_path):
     assert parse("--config", tmp_path / "mine.yaml", "run.name=one").flags.changes == ""
 
 
-@pytest.mark.parametrize("argument", ["--training.epochs=3", "--decoding.beam_size=2"])
-def test_dashes_before_a_key_are_refused(argument, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["train.py", argument])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--training.epochs=3"], "training.epochs=3"),
+        (["--decoding.beam_size=2"], "decoding.beam_size=2"),
+        (["--training.epochs", "3"], "training.epochs=VALUE"),
+    ],
+)
+def test_dashes_before_a_key_are_refused(given, expected, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["train.py", *given])
     with pytest.raises(SystemExit) as ended:
         parse_training_arguments("Trains.")
     assert ended.value.code == 2
-    assert f"found {argument}, expected {argument[2:]}: keys are set without dashes" in capsys.readouterr().err
+    assert f"found {given[0]}, expected {expected}: keys are set without dashes" in capsys.readouterr().err
 
 
 def test_dots_in_the_value_of_a_flag_are_no_key(tmp_path, monkeypatch):

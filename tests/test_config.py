@@ -78,11 +78,24 @@ def test_bad_files_name_the_file(tmp_path):
     file.write_text("training:\n\tepochs: 3")
     assert f"{file}: line 2: found a tab before the text, expected spaces" in complaint(path=file)
     file.write_text("training:\n  epochs: 3\n  seed: 1\n  epochs: 4")
-    assert "the key epochs stands twice" in complaint(path=file)
+    assert f"{file}: not valid YAML: the key epochs stands twice in line 4, column 3" in complaint(path=file)
     file.write_text("training: {epoch: 3, sed: 1}\ndata: {trian: [a]}")
     assert all(key in complaint(path=file) for key in ("training.epoch;", "training.sed;", "data.trian;"))
     file.write_text("wandb: {mode: off}")
     assert "wandb.mode: found 'off', expected 'auto'" in complaint(path=file)
+
+
+def test_all_misspelt_keys_are_named_at_once(tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text("training: {epoch: 3, sed: 1}")
+    with pytest.raises(UserError) as refused:
+        load_config(file, ["data.rot=x", "training.seed=1", "training.bs=8"])
+    assert [line.split(";")[0].strip() for line in str(refused.value).splitlines()] == [
+        f"{file}: unknown key training.epoch",
+        f"{file}: unknown key training.sed",
+        "command line: unknown key data.rot",
+        "command line: unknown key training.bs",
+    ]
 
 
 def test_frozen():
@@ -299,4 +312,4 @@ def test_keyword_arguments_for_what_is_below(tmp_path):
     }
     assert config.run.path == tmp_path / "x"
     assert "speed" not in config.augment.utterance_kwargs
-    assert config.augment.utterance_kwargs.keys() == config.augment.model_dump().keys() - {"speed"}
+    assert config.augment.utterance_kwargs.keys() == config.augment.model_dump().keys() - {"speed", "concatenate"}
