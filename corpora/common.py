@@ -96,6 +96,13 @@ def _make_partitions(
             )
         strangers = {path.stem for path in (out / partition.name / "mfcc").glob("*.npy")}
         strangers -= {utterance.id for utterance in utterances}
+        moved = strangers & {each.id for other in partitions if other is not partition for each in other.utterances}
+        for identity in moved:  # or the same speech would be trained on and measured
+            for kind in ("mfcc", "transcripts"):
+                (out / partition.name / kind / f"{identity}.npy").unlink(missing_ok=True)
+        if moved:
+            logger.info(f"{out / partition.name}: {len(moved)} utterances taken out, which another partition has now")
+        strangers -= moved
         if strangers:
             logger.warning(
                 f"{out / partition.name}: {len(strangers)} utterances there are not from this audio, "

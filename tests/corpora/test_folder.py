@@ -138,6 +138,14 @@ def test_one_table_becomes_train_and_dev(tmp_path, monkeypatch, capsys):
     partitions = [texts_of(tmp_path / "out" / name) for name in ("train", "dev")]
     assert [len(partition) for partition in partitions] == [4, 2]
     assert not partitions[0].keys() & partitions[1].keys()
+    code, said = make([*arguments[:-1], "0.6"], monkeypatch, capsys)  # what dev has now is no longer in train
+    assert code == 0
+    assert f"{tmp_path / 'out' / 'train'}: 2 utterances taken out, which another partition has now" in said
+    assert "they stay" not in said
+    there, here = [texts_of(tmp_path / "out" / name).keys() for name in ("train", "dev")]
+    assert (len(there), len(here)) == (2, 4)
+    assert not there & here
+    assert {path.stem for path in (tmp_path / "out" / "train" / "mfcc").iterdir()} == there
     for wrong, message in ((["--dev-share", "1"], "--dev-share: found 1"), (["--name", "dev"], "--name: found dev")):
         code, said = make([*arguments, *wrong], monkeypatch, capsys)
         assert code == 2
