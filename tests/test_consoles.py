@@ -46,9 +46,12 @@ def strange(tmp_path):
     root = tmp_path / STRANGE
     for folder in ("audio", "tree/train/1/2"):
         (root / folder).mkdir(parents=True)
-        soundfile.write(root / folder / "1-2-3.wav", np.sin(np.arange(16000) / 9), 16000)
-    (root / "table.tsv").write_text(f"1-2-3.wav\tHI {STRANGE}\n{STRANGE}.wav\tHO\n", encoding="utf-8")
-    (root / "tree/train/1/2/1-2.trans.txt").write_text(f"1-2-3 HI {STRANGE}\n4 {STRANGE}\n", encoding="utf-8")
+        for name in ("1-2-3", "1-2-4"):
+            soundfile.write(root / folder / f"{name}.wav", np.sin(np.arange(16000) / 9), 16000)
+    table = f"1-2-3.wav\tHI “HO”\n1-2-4.wav\tHI {STRANGE}\n{STRANGE}.wav\tHO\n"
+    (root / "table.tsv").write_text(table, encoding="utf-8")
+    lines = f"1-2-3 HI “HO”\n1-2-4 HI {STRANGE}\n4 {STRANGE}\n"
+    (root / "tree/train/1/2/1-2.trans.txt").write_text(lines, encoding="utf-8")
     yield root
     shutil.rmtree(root)
 
@@ -76,7 +79,8 @@ def test_help_and_messages(variables, strange):
     assert codes == [0, 0, 0, 2]
     assert "left out of the texts, since the vocabulary has no such character: " in out
     if "ascii" in variables.get("PYTHONIOENCODING", "ascii") and "PYTHONUTF8" not in variables:
-        assert "'\\u1112' 1 times, '\\u1161' 1 times" in out  # the syllable's letters
+        assert "'\\u201c' 1 times, '\\u201d' 1 times" in out
+        assert "found '\\xe9', '\\ud55c' in 'HI \\xe9\\ud55c', expected" in out
 
 
 def test_a_run_from_training_to_its_report(strange):

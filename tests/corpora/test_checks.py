@@ -287,9 +287,6 @@ def test_a_long_reason_is_cut(tmp_path, failing_load):
     failing_load(ValueError("x" * 200), 1)
     with pytest.raises(BadFile, match=r"\(x{100}\)"):
         read_features(path)
-    np.save(path, np.array([str(number) for number in range(10)]))
-    with pytest.raises(BadFile, match="outside the vocabulary: '0', '1', '2', '3', '4', '5', '6', '7', expected"):
-        read_transcript(path)
 
 
 # ------------------------------------------------------------------------------------------------------ what was read
@@ -328,7 +325,7 @@ def test_what_16_bits_cannot_hold_is_a_finding_where_they_have_to(tmp_path, valu
 
 
 def test_both_files_of_an_utterance_can_be_wrong(tmp_path):
-    findings = read_utterance(*save(tmp_path, np.ones(3), ["a"])).findings
+    findings = read_utterance(*save(tmp_path, np.ones(3), [])).findings
     assert [finding.split(":")[0].strip(" '").rpartition("/")[2] for finding in findings] == ["f.npy", "t.npy"]
     assert read_utterance(tmp_path / "t.npy", None).text is None
 

@@ -79,14 +79,14 @@ def test_a_corrected_text_is_taken_over_and_strangers_are_told_of(tmp_path, capl
     audio, out = write_tree(tmp_path / "audio"), tmp_path / "out"
     make(audio, out)
     transcripts = audio / "dev-clean" / "84" / "121" / "84-121.trans.txt"
-    transcripts.write_text("84-121-0000 It’s a well-known café, no. 3\n")
+    transcripts.write_text("84-121-0000 It’s a “well-known” cafe, no.\n")
     os.remove(audio / "dev-clean" / "84" / "121" / "84-121-0001.wav")
     caplog.clear()
     make(audio, out)
     said = caplog.messages
     assert read_transcript(out / "dev-clean" / "transcripts" / "84-121-0000.npy") == "IT'S A WELL KNOWN CAFE NO"
     assert "left out of the texts" in said[0]
-    assert all(f"{letter!r} 1 times" in said[0] for letter in ",.3")
+    assert all(f"{letter!r} 1 times" in said[0] for letter in ",.“”")
     assert "1 utterances there are not from this audio, such as 84-121-0001" in said[1]
 
 

@@ -77,16 +77,16 @@ def test_batches_fill_the_room_there_is_and_hold_like_lengths():
 
 def test_the_budget_is_what_memory_holds_with_so_many_hypotheses(monkeypatch):
     monkeypatch.setattr(decoding.transcribe, "memory_to_spare", lambda device: 28 * 10**6)
-    assert [frame_budget(CPU, size) for size in (1, 2, 5)] == [2333, 2000, 1400]  # 10 kB and 2 kB a hypothesis
+    assert [frame_budget(CPU, size, 500) for size in (1, 2, 5)] == [1166, 1076, 875]
     monkeypatch.setattr(decoding.transcribe, "memory_to_spare", lambda device: 10**12)
-    assert frame_budget(CPU, 2) == 10**6
+    assert frame_budget(CPU, 2, 500) == 10**6
 
 
 def test_ranks_share_the_batches_and_each_has_some(monkeypatch):
     lengths = [10, 40, 22, 31, 20]  # 62 frames, rounded up, are half of them
-    shares = [share_of_batches(lengths, 2, CPU, DistributedContext(rank, 2)) for rank in range(2)]
+    shares = [share_of_batches(lengths, 2, 31, CPU, DistributedContext(rank, 2)) for rank in range(2)]
     assert [[[item.position for item in batch] for batch in share] for share in shares] == [[[1], [4, 0]], [[3, 2]]]
-    (everything,) = share_of_batches(lengths, 2, CPU, SINGLE_PROCESS)
+    (everything,) = share_of_batches(lengths, 2, 31, CPU, SINGLE_PROCESS)
     assert [item.position for item in everything] == [1, 3, 2, 4, 0]
 
 
@@ -94,9 +94,9 @@ def test_ranks_share_the_batches_and_each_has_some(monkeypatch):
 def test_batches_are_made_for_the_hypotheses_that_there_are(mode, rows, make_las, corpus, monkeypatch):
     spelling(["A"], monkeypatch)
     asked = []
-    monkeypatch.setattr(decoding.transcribe, "frame_budget", lambda device, size: asked.append(size) or 10**6)
+    monkeypatch.setattr(decoding.transcribe, "frame_budget", lambda device, size, V: asked.append((size, V)) or 10**6)
     transcribe(Recogniser([make_las()]), corpus, DecodingOptions(mode, 3, "likelihood", 0.0), CPU)
-    assert asked == [rows]
+    assert asked == [(rows, 31)]
 
 
 def test_options_are_named_as_people_know_them():

@@ -111,7 +111,7 @@ def test_values_of_up_to_eighty_characters_are_whole(length, shown):
 
 def test_a_finding_is_of_the_source_that_set_its_key_or_a_part_of_it():
     problem = {"loc": ("a", "b", "c"), "type": "missing", "msg": "", "input": {}}
-    sources = {"a.bc": "wrong", "a.b": "right", "a": "too late"}
+    sources = {"a": "overridden", "a.b": "right", "a.bc": "wrong"}
     assert explain_validation_error(problem, sources, "nowhere") == "right: a.b.c is missing"
     assert explain_validation_error(problem, {"a.b.c": "exact"}, "nowhere") == "exact: a.b.c is missing"
     assert explain_validation_error(problem, {"a.b.c.d": "below"}, "nowhere") == "nowhere: a.b.c is missing"
