@@ -9,6 +9,11 @@ sentences of `dev` and `test` are not in `train`. It is for trying the program o
 real speech.
 """
 
+from utils.cli import prepare_command, run_command
+
+if __name__ == "__main__":  # before torch is imported
+    prepare_command()
+
 import argparse
 import ctypes
 import functools
@@ -25,7 +30,6 @@ from tqdm import tqdm
 
 from corpora.audio import features_of, resample
 from corpora.grammar import GRAMMARS, make_sentences
-from utils.cli import run_command
 from utils.errors import UserError
 from utils.features import FeatureConfig, write_feature_config
 from utils.locking import sole_writer

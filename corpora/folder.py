@@ -10,6 +10,11 @@ Texts become upper case and lose their punctuation. A text with a letter, digit 
 hold is refused by its line, so write numbers as words. What is there already is not made again.
 """
 
+from utils.cli import prepare_command, run_command
+
+if __name__ == "__main__":  # before torch is imported
+    prepare_command()
+
 import hashlib
 import logging
 import re
@@ -20,7 +25,6 @@ from pathlib import Path
 
 from corpora.common import Found, Utterance, make_corpus, maker_parser, parse_maker_arguments
 from corpora.tables import read_table
-from utils.cli import run_command
 from utils.errors import UserError
 from utils.files import NAME_RULE, is_leftover, is_name
 

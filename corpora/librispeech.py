@@ -8,12 +8,16 @@ Each folder of AUDIO that holds `SPEAKER-CHAPTER.trans.txt` files somewhere belo
 What is there already is not made again, so an interrupted run goes on where it stopped.
 """
 
+from utils.cli import prepare_command, run_command
+
+if __name__ == "__main__":  # before torch is imported
+    prepare_command()
+
 from pathlib import Path
 
 from corpora.audio import AUDIO
 from corpora.common import Found, Utterance, make_corpus, maker_parser, parse_maker_arguments
 from corpora.download import CHECKSUMS, download
-from utils.cli import run_command
 from utils.errors import UserError
 from utils.files import is_leftover, read_lines
 

@@ -25,6 +25,12 @@ T = TypeVar("T")
 logger = logging.getLogger(f"las.{__name__}")
 
 
+def prepare_command() -> None:
+    """Logs to the console, and says in one line what happens outside of `run_command`, such as Ctrl-C in an import."""
+    setup_logging()
+    sys.excepthook = _outside_of_commands
+
+
 def run_command(main: Callable[[], T], sources: Mapping[str, str] = MappingProxyType({})) -> T:
     """Calls `main` and turns every expected failure into one logged message and an exit code.
 
@@ -41,8 +47,7 @@ def run_command(main: Callable[[], T], sources: Mapping[str, str] = MappingProxy
     Raises:
         SystemExit: `main` failed in an expected way.
     """
-    setup_logging()
-    sys.excepthook = _outside_of_commands
+    prepare_command()
     try:
         return main()
     except (Exception, KeyboardInterrupt) as error:

@@ -440,3 +440,30 @@ def test_dashes_before_a_key_are_explained(monkeypatch, capsys):
     assert (
         "found --training.epochs=3, expected training.epochs=3: keys are set without dashes" in capsys.readouterr().err
     )
+
+
+IMPORT_FAILS = """
+import importlib.abc, runpy, sys
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name in ("torch", "numpy"):
+            raise {error}
+sys.meta_path.insert(0, Finder())
+sys.argv = sys.argv[1:]
+runpy.{call}(sys.argv[0], run_name="__main__")
+"""
+SHORT = 'ImportError("libtorch.so: failed to map segment from shared object")'
+
+
+@pytest.mark.parametrize("program", ["train.py", "test.py", "tune.py", "corpora.demo", "corpora.folder"])
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [("KeyboardInterrupt", 130, "interrupted"), (SHORT, 2, "error: the machine has no memory left (libtorch.so: ")],
+    ids=["Ctrl-C", "memory"],
+)
+def test_what_happens_while_torch_is_imported_is_one_line(program, error, code, said):
+    call = "run_path" if program.endswith(".py") else "run_module"
+    line = [sys.executable, "-c", IMPORT_FAILS.format(error=error, call=call), program]
+    result = subprocess.run(line, cwd=HOME, capture_output=True, text=True)
+    assert (result.returncode, result.stderr.strip().count("\n")) == (code, 0), result.stderr
+    assert result.stderr.strip().startswith(said)
