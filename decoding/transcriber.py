@@ -97,7 +97,7 @@ def load(*sources: str | Path, device: str = "auto", **search: Any) -> Transcrib
     folder = checkpoints[0].absolute().parent
     overrides = [f"decoding.{key}={value}" for key, value in search.items()]
     config = load_config(DEFAULTS, overrides, folder / TUNED, folder / TRAINED)
-    return Transcriber(checkpoints, config.decoding.model_dump(), folder / "lm.pt", choose_device(device))
+    return Transcriber(checkpoints, config.decoding.model_dump(), folder / "lm.pt", choose_device(device, "device"))
 
 
 def make_recogniser(

@@ -14,6 +14,7 @@ from utils.failures import OUT_OF_MEMORY
 
 DRIVER = Path("/proc/driver/nvidia/version")  # there on Linux with a driver
 INSTALL = "pip install torch torchaudio --index-url https://download.pytorch.org/whl/"
+DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 logger = logging.getLogger(f"las.{__name__}")
@@ -29,8 +30,10 @@ def choose_device(name: str, key: str = "training.device") -> torch.device:
         key: of the configuration or command line, for the message.
 
     Raises:
-        UserError: the device that is asked for is not there, or this build of torch cannot compute on it.
+        UserError: the device that is asked for is none, is not there, or this build of torch cannot compute on it.
     """
+    if name not in DEVICES:
+        raise UserError(f"{key}: found {name}, expected {', '.join(DEVICES)}")
     if name == "cpu":
         return torch.device("cpu")
     if name == "mps":

@@ -112,6 +112,13 @@ def test_more_processes_than_gpus(pretend, monkeypatch):
         choose_device("auto")
 
 
+@pytest.mark.parametrize("name", ["gpu", "cuda:1", ""])
+def test_a_device_of_no_kind_is_not_the_cpu(name):
+    """As a caller from Python may write it."""
+    with pytest.raises(UserError, match=f"device: found {name}, expected auto, cpu, cuda, mps"):
+        choose_device(name, "device")
+
+
 def test_mps_only_where_it_is_asked_for(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(UserError, match="found mps, but this machine has no such device"):
