@@ -53,11 +53,11 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
 
 def spacing_distance(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     """Errors of word spacing: how much smaller the mean distance is if both texts are written without spaces."""
-    pairs = list(zip(references, hypotheses, strict=True))
-    joined = [(reference.replace(" ", ""), hypothesis.replace(" ", "")) for reference, hypothesis in pairs]
-    return sum(Levenshtein.distance(*pair) for pair in pairs) / len(pairs) - sum(
-        Levenshtein.distance(*pair) for pair in joined
-    ) / len(pairs)
+    compared = compare(references, hypotheses)
+    joined = sum(
+        Levenshtein.distance(one.reference.replace(" ", ""), one.hypothesis.replace(" ", "")) for one in compared
+    )
+    return (sum(one.distance for one in compared) - joined) / len(compared)
 
 
 def best_epoch(history: Sequence[dict[str, Any]], ctc_epochs: int) -> dict[str, Any]:

@@ -64,6 +64,7 @@ def test_monotonicity(positions, low, high):
 def test_errors_of_word_spacing_are_told_apart():
     references = ["우리 집에 가요", "책을 샀어요"]
     assert spacing_distance(references, references) == 0
+    assert spacing_distance(["우리  집에 가요 ", "책을 샀어요"], references) == 0  # as texts are scored
     assert spacing_distance(references, ["우리집에 가 요", "책을 샀어요"]) == 1.0  # two spaces in two utterances
     assert spacing_distance(references, ["우리집에 가오", "책을 팔았어요"]) == 0.5  # not the letters' errors
 
