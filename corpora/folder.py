@@ -7,7 +7,8 @@
 The table has one line per utterance: the audio's path inside AUDIO, a tab, its text. A header, commas, columns in
 another order, UTF-16 and cp949 are recognised. Audio is whatever libsndfile reads (flac, wav, mp3, ogg), at any rate.
 Texts become upper case and lose their punctuation. A text with a letter, digit or symbol that the vocabulary cannot
-hold is refused by its line, so write numbers as words. What is there already is not made again.
+hold is refused by its line, so write numbers as words; with --vocabulary auto, for other languages, texts stay as they
+are. What is there already is not made again.
 """
 
 from utils.cli import prepare_command, run_command
