@@ -15,6 +15,7 @@ COLUMNS = (
     *("time", "command", "split", "utterances", "checkpoints", *SEARCH),
     *("distance", "cer", "wer", "seconds", "submission"),
 )
+MEASURED = ("distance", "cer", "wer", "seconds")  # empty where they were not
 OF_A_BEAM = ("beam_size", "rank", "length_reward")  # empty where the search is greedy
 
 logger = logging.getLogger(f"las.{__name__}")
@@ -69,7 +70,7 @@ def add_decoding(folder: Path, row: Mapping[str, str]) -> None:
         with path.open("a+", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.seek(0)
             content = file.read()
-            known = not content or content.removeprefix("\ufeff").splitlines()[0] == header.strip()
+            known = not content or content.removeprefix("\ufeff").partition("\n")[0].strip() == header.strip()
             if known:  # written in one go: partitions may be decoded at the same time
                 opening = header if not content else "" if content.endswith("\n") else "\n"
                 file.write(opening + line)
@@ -86,10 +87,11 @@ def read_decodings(folder: Path) -> list[dict[str, str]]:
     """The rows of the table of the run in `folder`, the oldest first; those that are damaged are left out."""
     path = folder / FILE
     rows = read_csv(path) if path.exists() else []
-    return [row for row in rows if set(COLUMNS) <= set(row) and row["split"] and _is_distance(row["distance"])]
+    whole = [row for row in rows if set(COLUMNS) <= set(row) and row["split"]]
+    return [row for row in whole if all(_is_measured(row[name]) for name in MEASURED)]
 
 
-def _is_distance(cell: str) -> bool:
+def _is_measured(cell: str) -> bool:
     try:
         return not cell or float(cell) >= 0
     except ValueError:

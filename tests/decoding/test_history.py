@@ -79,6 +79,14 @@ def test_a_table_that_somebody_changed_stays_and_a_new_one_is_begun(tmp_path, ca
     path.write_text(path.read_text() + "half a li")  # killed, or damaged by hand
     add_decoding(tmp_path, row(distance=2.0))
     assert [one["distance"] for one in read_decodings(tmp_path)] == ["1", "2"]
+    path.write_text(path.read_text() + ",".join(({"split": "dev", "wer": "24,1 %"}).get(name, "") for name in COLUMNS))
+    assert len(read_decodings(tmp_path)) == 2
+
+
+def test_a_table_that_a_spreadsheet_saved_empty_is_begun_anew(tmp_path):
+    (tmp_path / history.FILE).write_bytes(b"\xef\xbb\xbf")
+    add_decoding(tmp_path, row())
+    assert len(read_decodings(tmp_path)) == 1
 
 
 def test_a_table_that_cannot_be_written_is_one_message(tmp_path):
