@@ -15,6 +15,7 @@ from config import TUNED, Config
 from utils.cli import run_command
 
 FORMATS = ("txt", "srt", "vtt", "json", "textgrid")  # of decoding.formats, which --help does not wait for
+TRANSCRIPTS = "transcripts"  # the folder of what --format writes
 
 
 def parse_arguments() -> DecodingArguments:
@@ -25,9 +26,7 @@ def parse_arguments() -> DecodingArguments:
     parser.add_argument(
         "--format", choices=FORMATS, help="write each recording's words as subtitles, JSON, TextGrid for Praat, or text"
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("transcripts"), metavar="FOLDER", help="for --format (default: %(default)s)"
-    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"for what --format writes (default: {TRANSCRIPTS})")
     parser.add_argument(
         "--plot", type=Path, metavar="PATH", help="draw words, features, attention: a folder, or FILE.png, .pdf, .svg"
     )
@@ -84,6 +83,8 @@ def main(arguments: DecodingArguments) -> None:
     for name in ("plot", "format"):
         if getattr(flags, name) and not flags.audio:
             raise UserError(f"--{name}: it is made of recordings: name them with --audio FILE ...")
+    if flags.out and not flags.format:
+        raise UserError(f"--out: it is the folder of what --format writes: add --format {'|'.join(FORMATS)}")
     device = choose_device(config.training.device)
     with init_distributed(device) as context:
         if flags.changes:
@@ -229,7 +230,7 @@ def transcribe_audio(
         if recording.monotonicity is not None and recording.monotonicity < ALIGNED:
             logger.warning(NOT_ALIGNED.format(recording.path, recording.monotonicity, ALIGNED))
     if flags.format and context.is_main:
-        write_recordings(recordings, flags.format, flags.out)
+        write_recordings(recordings, flags.format, flags.out or Path(TRANSCRIPTS))
     if flags.plot and context.is_main:
         draw_recordings(recordings, flags.plot, transcriber.feature_config)
     seconds = sum(recording.seconds for recording in recordings)

@@ -163,3 +163,15 @@ def test_utterances_three_times_as_long_are_neither_cut_nor_repeated(decode, toy
     beam, ratio = decoded("decoding.ctc_weight=0")
     assert beam < greedy + 0.05
     assert ratio.max() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--format", "srt"], "--format: it is made of recordings: name them with --audio FILE"),
+        (["--plot", "x.png"], "--plot: it is made of recordings"),
+        (["--audio", "a.wav", "--out", "x"], "--out: it is the folder of what --format writes: add --format txt|srt"),
+    ],
+)
+def test_flags_that_need_another(flags, words, tmp_path):
+    assert words in run("test.py", f"run.dir={tmp_path}", *flags, expect=2).stderr
