@@ -22,6 +22,7 @@ from decoding.ranking import RANKERS
 from decoding.recogniser import EncodedUtterances, Recogniser
 from decoding.rescoring import SourceScores, Weights, combine, score_hypotheses
 from decoding.transcribe import decode_batches
+from utils.metrics import tidy
 from utils.vocabulary import KAGGLE, Vocabulary
 
 CTC_WEIGHTS = [step / 10 for step in range(11)]
@@ -75,7 +76,7 @@ def collect(recogniser: Recogniser, corpus: Corpus, device: torch.device, length
     found = decode_batches(recogniser, corpus, NBEST, device, decode_batch)
     tokens = [hypotheses for hypotheses, _ in found]
     distances = [
-        torch.tensor([distance(text, corpus.vocabulary.decode(hypothesis)) for hypothesis in hypotheses])
+        torch.tensor([distance(tidy(text), tidy(corpus.vocabulary.decode(hypothesis))) for hypothesis in hypotheses])
         for text, hypotheses in zip(corpus.transcripts, tokens, strict=True)
     ]
     scores = SourceScores(
@@ -113,7 +114,7 @@ def best_rank(nbest: NBest, weights: Weights, texts: Sequence[str], vocabulary: 
         beam = [Hypothesis(tokens, float(scores[row, k]), float(logs[row, k])) for k, tokens in enumerate(hypotheses)]
         beam.sort(key=lambda hypothesis: -hypothesis.score)
         for name, rank in RANKERS.items():
-            total[name] += distance(text, rank(beam, vocabulary))
+            total[name] += distance(tidy(text), tidy(rank(beam, vocabulary)))
     return "mbr" if total["mbr"] < total["likelihood"] else "likelihood"
 
 

@@ -10,7 +10,7 @@ from corpora.layout import find_partition
 from corpora.loading import load_corpus
 from dataset import FeatureDataset
 from decoding import tuning
-from decoding.beam_search import beam_search
+from decoding.beam_search import Hypothesis, beam_search
 from decoding.recogniser import Recogniser, character_limits
 from decoding.rescoring import SourceScores, Weights
 from decoding.tuning import (
@@ -27,6 +27,7 @@ from decoding.tuning import (
     neighbours,
     search_weights,
 )
+from utils.metrics import tidy
 from utils.sampler import Item
 from utils.vocabulary import KAGGLE
 
@@ -103,13 +104,24 @@ def test_collected_lists_are_those_of_the_beam(make_las, toy_root):
     assert nbest.real.sum(1).tolist() == list(map(len, nbest.tokens))
     assert 8 < longest == nbest.real.size(1) <= 16
     for row, (text, beam) in enumerate(zip(corpus.transcripts, nbest.tokens, strict=True)):
-        assert nbest.distances[row, : len(beam)].tolist() == [distance(text, KAGGLE.decode(tokens)) for tokens in beam]
+        assert nbest.distances[row, : len(beam)].tolist() == [
+            distance(text, tidy(KAGGLE.decode(tokens))) for tokens in beam
+        ]
         assert nbest.scores.length[row].tolist() == [len(tokens) + 1 for tokens in beam] + [1] * (longest - len(beam))
     features = FeatureDataset(corpus)[Item(0)].features.unsqueeze(0)
     lengths = torch.tensor([features.size(1)])
     encoded = recogniser.encode(features, lengths)
     (beam,) = beam_search(recogniser, encoded, character_limits(lengths), 16, 0.4)
     assert [each.tokens for each in beam] == nbest.tokens[0]
+
+
+def test_lists_are_compared_as_texts_are_scored(make_las, toy_root, monkeypatch):
+    """Without spaces at the ends, and with single ones inside."""
+    spaced = Hypothesis(KAGGLE.encode(" AB  C ")[1:-1], -1.0, -1.0)
+    monkeypatch.setattr(tuning, "beam_search", lambda recogniser, encoded, limits, *_: [[spaced]] * len(limits))
+    corpus = load_corpus([find_partition(toy_root, "dev")], "mean")
+    nbest = collect(Recogniser([make_las()], 0.3), corpus, torch.device("cpu"), length_reward=0.4)
+    assert nbest.distances[:, 0].tolist() == [distance(text.strip(), "AB C") for text in corpus.transcripts]
 
 
 def test_neighbours_are_a_step_away_and_within_bounds():
