@@ -52,12 +52,22 @@ def _run(folder: Path, name: str, run: dict, beside: Path) -> dict:
         "report": Path(os.path.relpath(page, beside)).as_posix() if page.exists() else None,
         "rows": [{key: row[key] for key in KEYS if key in row} for row in run["rows"]],
         "best": best,
-        "decoded": [
-            {"split": split["file"].removeprefix("predictions-").removesuffix(".csv"), **split["score"]}
-            for split in run["splits"]
-            if split["file"].startswith("predictions-") and split["score"]
-        ],
+        "decoded": _decoded(run),
     }
+
+
+def _decoded(run: dict) -> list[dict]:
+    """The best decoding of each partition with its settings; of an older run, which has no decodings.csv, its texts."""
+    best = [row for row in run["decodings"] if row["best"] and row["distance"] is not None]
+    listed = {row["split"] for row in best}
+    texts = [
+        {"split": split["file"].removeprefix("predictions-").removesuffix(".csv"), "search": "", **split["score"]}
+        for split in run["splits"]
+        if split["file"].startswith("predictions-") and split["score"]
+    ]
+    keys = ("split", "search", "distance", "cer", "wer")
+    found = [{key: row[key] for key in keys} for row in best] + [one for one in texts if one["split"] not in listed]
+    return sorted(found, key=lambda one: one["split"])
 
 
 def unique_names(folders: Sequence[Path]) -> list[str]:

@@ -36,17 +36,17 @@ function drawResults() {
   ].map((find) => RUNS.map((run) => {
     const found = find(run);
     if (!found) return null;
-    return "split" in found ? { distance: found.distance, cer: found.cer, wer: found.wer, note: "" }
+    return "split" in found ? { distance: found.distance, cer: found.cer, wer: found.wer, note: found.search && ` · ${found.search}` }
       : { distance: valueOf(found, "dev_distance"), cer: valueOf(found, "dev_cer"), wer: valueOf(found, "dev_wer"), note: ` · epoch ${found.epoch}` };
   }));
   const least = columns.map((cells) => Math.min(...cells.filter((cell) => cell && cell.distance !== null).map((cell) => cell.distance)));
-  fillTable("runs", ["run", "dev, greedy", ...splits.map((split) => `${split}, test.py`), "epochs", "training time"], RUNS.map((run, place) => [
+  fillTable("runs", ["run", "dev, greedy", ...splits.map((split) => `${split}, best decoding`), "epochs", "training time"], RUNS.map((run, place) => [
     [swatchOf(run), run.report ? el("a", { href: run.report.split("/").map(encodeURIComponent).join("/") }, run.name) : run.name],
     ...columns.map((cells, which) => {
       const cell = cells[place];
       if (!cell || cell.distance === null) return "–";
       const rounded = number(Math.round(cell.distance * 1000) / 1000);
-      return [el(cell.distance === least[which] ? "b" : "span", {}, rounded), el("small", {}, ` CER ${percent(cell.cer)}, WER ${percent(cell.wer)}${cell.note}`)];
+      return [el(cell.distance === least[which] ? "b" : "span", {}, rounded), el("small", {}, ` CER ${percent(cell.cer)}${cell.wer === null ? "" : `, WER ${percent(cell.wer)}`}${cell.note}`)];
     }),
     run.rows.length ? String(run.rows[run.rows.length - 1].epoch) : "–",
     run.rows.length ? duration(60 * run.minutes[run.minutes.length - 1]) : "–",

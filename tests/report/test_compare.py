@@ -5,9 +5,11 @@ import json
 import pandas as pd
 import pytest
 
+from decoding import history
 from report.build import COLUMNS
 from report.compare import compare, differing, unique_names, write_comparison
 from tests.report.test_build import PREDICTIONS, make_row
+from utils.metrics import Score
 
 
 def make_run(folder, epochs: int, settings: str):
@@ -38,6 +40,20 @@ def test_what_it_holds(tmp_path):
         ["training.clip", None, "null"],
     ]
     assert data["machines"] == []
+
+
+def test_the_best_decoding_of_a_run_is_shown_and_not_the_last(tmp_path):
+    """A trial that is worse, such as an ensemble's, is not the run's result."""
+    folder = make_run(tmp_path / "a", 3, "")
+    weights = {"mode": "beam", "beam_size": 4, "rank": "likelihood", "ctc_weight": 0.5, "lm_weight": 0.0}
+    for models, distance in (("best.pt", 2.0), ("best.pt + b.pt", 9.0)):
+        result = Score(distance, distance / 10, distance / 10)
+        row = history.make_row("test.py", "dev", 3, models, {**weights, "length_reward": 0.8}, result, 1.0)
+        history.add_decoding(folder, row)
+    pd.DataFrame(PREDICTIONS[:2], columns=COLUMNS).to_csv(folder / "predictions-dev.csv", index=False)  # the last one's
+    assert compare([folder])["runs"][0]["decoded"] == [
+        {"split": "dev", "search": "beam 4, CTC 0.5, length 0.8", "distance": 2.0, "cer": 0.2, "wer": 0.2}
+    ]
 
 
 @pytest.mark.parametrize(

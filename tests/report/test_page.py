@@ -278,8 +278,8 @@ def test_runs_beside_each_other(browser, run_folder, tmp_path):
     look(browser, 1200, "light")
     browser.refresh()
     table = [[cell.text.split("\n")[0] for cell in find(row, "th, td")] for row in find(browser, "#runs tbody tr")]
-    assert table == [[run_folder.name, "10", "1.33", "4", "4 min"], ["other", "26.67", "1.33", "3", "3 min"]]
-    assert [bold.text for bold in find(browser, "#runs b")] == ["10", "1.33", "1.33"]
+    assert table == [[run_folder.name, "10", "4", "2.5", "4", "4 min"], ["other", "26.67", "4", "2.5", "3", "3 min"]]
+    assert [bold.text for bold in find(browser, "#runs b")] == ["10", "4", "2.5", "4", "2.5"]
     assert find(browser, "#runs a")[1].get_attribute("href") == (other / "report.html").as_uri()
     differ = [row.text for row in find(browser, "#settings tbody tr")]
     assert differ == ["training.epochs 9 5", "training.ctc_epochs 0 –"]
