@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from config import DEFAULTS, OF_THE_RUN, TRAINED, TUNED, Config, help_on_keys, known_keys, load_config
 from utils.cli import CommandParser, is_override
+from utils.errors import UserError
 from utils.files import flatten
 
 # Keys that decoding reads, the first words of their names; all others are the model's, or of its training.
@@ -50,6 +51,13 @@ def _parse(parser: CommandParser) -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
+def _no_run(folder: Path) -> str:
+    """The message on an argument that is neither an override nor a folder."""
+    runs = sorted(str(path.parent) for path in folder.parent.glob(f"*/{TRAINED}"))
+    listed = f"; runs that are there: {', '.join(runs[:12])}" if runs else ""
+    return f"{folder}: found no such folder, expected that of a run, or key=value{listed}"
+
+
 class DecodingArguments(NamedTuple):
     """A command line of test.py or tune.py: its flags, the configuration, the checkpoints to decode with, and the file
     or command line that set each key."""
@@ -77,7 +85,13 @@ def parse_decoding_arguments(parser: CommandParser) -> DecodingArguments:
         setattr(flags, name, [argument for argument in given if not is_override(argument)])
     overrides = [*flags.overrides, *more]
     folders = [Path(text) for text in overrides if not is_override(text) and Path(text).is_dir()]
-    if len(folders) == 1:  # test.py runs/demo
+    for text in overrides:
+        if "=" not in text and text not in known_keys() and not Path(text).is_dir():
+            raise UserError(_no_run(Path(text)))
+    if len(folders) > 1:
+        models = " ".join(str(folder / "best.pt") for folder in folders)
+        raise UserError(f"found {len(folders)} runs, expected one; several as an ensemble: --checkpoint {models}")
+    if folders:  # test.py runs/demo
         (folder,) = folders
         overrides.remove(str(folder) if str(folder) in overrides else next(t for t in overrides if Path(t) == folder))
         overrides += [f"run.dir={folder.absolute().parent}", f"run.name={folder.absolute().name}"]
@@ -86,10 +100,13 @@ def parse_decoding_arguments(parser: CommandParser) -> DecodingArguments:
         folder = Path(flags.checkpoint[0]).parent.absolute()
         overrides += [f"run.dir={folder.parent}", f"run.name={folder.name}"]
     folder = load_config(flags.config, overrides).run.path
-    config = load_config(flags.config, overrides, folder / TUNED, folder / TRAINED, sources)
+    trained = folder / TRAINED
+    if len(flags.checkpoint) > 1 and not named:  # of no single run: the data is that of the first
+        trained = Path(flags.checkpoint[0]).with_name(TRAINED)
+    config = load_config(flags.config, overrides, folder / TUNED, trained, sources)
     flags.changes = ""
-    if flags.config != str(DEFAULTS) and (folder / TRAINED).exists():
-        before = flatten(load_config(DEFAULTS, overrides, folder / TUNED, folder / TRAINED).model_dump())
+    if flags.config != str(DEFAULTS) and trained.exists():
+        before = flatten(load_config(DEFAULTS, overrides, folder / TUNED, trained).model_dump())
         now = flatten(config.model_dump())
         differ = [key for key in now if key.startswith(OF_THE_RUN) and now[key] != before[key]]
         flags.changes = ", ".join(f"{key} {before[key]} -> {now[key]}" for key in differ)

@@ -134,6 +134,6 @@ def last_of(rows: Sequence[Mapping[str, str]], split: str, command: str = "test.
 
 
 def best_of(rows: Sequence[Mapping[str, str]], split: str) -> Mapping[str, str] | None:
-    """The row of a partition with the least distance, the first of equals; None if none was scored."""
+    """The row of a partition with the least distance; of equals, one that has a WER; None if none was scored."""
     scored = [row for row in rows if row["split"] == split and row["distance"]]
-    return min(scored, key=lambda row: float(row["distance"]), default=None)
+    return min(scored, key=lambda row: (float(row["distance"]), not row["wer"]), default=None)

@@ -6,6 +6,7 @@ import pytest
 
 import arguments
 from arguments import command_parser, parse_decoding_arguments, parse_training_arguments
+from utils.errors import UserError
 
 
 @pytest.fixture
@@ -70,6 +71,10 @@ def test_several_checkpoints_are_of_no_single_run(runs, parse):
     found = parse("--checkpoint", "runs/one/best.pt", "runs/two/best.pt")
     assert found.config.run.name not in ("one", "two")
     assert found.checkpoints == [Path("runs/one/best.pt"), Path("runs/two/best.pt")]
+    assert found.config.data.dev == "dev-one"  # what the first was trained with, though not its tuned weights
+    assert found.config.decoding.length_reward == 0.25
+    named = parse("--checkpoint", "runs/one/best.pt", "runs/two/best.pt", "run.name=two")
+    assert (named.config.run.name, named.config.data.dev) == ("two", "dev-two")
 
 
 def test_a_named_run_is_not_that_of_the_checkpoint(runs, parse):
@@ -98,6 +103,19 @@ def test_what_a_file_changes_in_a_trained_run_is_told(runs, parse, tmp_path):
     assert found.flags.changes == "decoding.beam_size 3 -> 4"
     (runs / "one" / "config.yaml").unlink()
     assert parse("--config", tmp_path / "mine.yaml", "run.name=one").flags.changes == ""
+
+
+def test_a_folder_that_is_no_run_is_told_with_those_that_are_there(runs, parse):
+    with pytest.raises(
+        UserError, match=r"^runs/tow: found no such folder, .*; runs that are there: runs/one, runs/two$"
+    ):
+        parse("runs/tow")
+    with pytest.raises(UserError, match=r"^elsewhere: found no such folder, expected that of a run, or key=value$"):
+        parse("elsewhere")
+    with pytest.raises(
+        UserError, match=r"found 2 runs, expected one; .* --checkpoint runs/one/best.pt runs/two/best.pt"
+    ):
+        parse("runs/one", "runs/two")
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ def test_rows_come_back_and_the_best_and_the_last_are_found(tmp_path):
         add_decoding(tmp_path, one)
     assert read_decodings(tmp_path) == rows
     assert best_of(rows, "dev") == rows[1]
+    assert best_of([{**rows[1], "command": "tune.py", "wer": ""}, {**rows[1], "wer": "0.1"}], "dev")["wer"] == "0.1"
     assert last_of(rows, "dev") == rows[2]
     assert last_of(rows, "test") == rows[3]
     assert best_of(rows, "test") is last_of(rows, "other") is None
