@@ -19,6 +19,7 @@ if __name__ == "__main__":  # before torch is imported
 import hashlib
 import logging
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from itertools import compress
@@ -58,19 +59,20 @@ def find_partitions(
     column = None if speakers in RULES else speakers
     if not audio.is_dir():
         raise UserError(f"{audio}: found no such folder, expected one of audio")
-    lines, problems = read_table(table, lambda cell: _is_file(audio / cell), column)
+    lines, problems = read_table(table, lambda cell: _find(audio, cell) is not None, column)
     utterances, spoken_by, leftovers = [], [], []
     for number, path, text, speaker in lines:
-        source = f"{table}:{number}"
+        source, recording = f"{table}:{number}", _find(audio, path)
+        path = unicodedata.normalize("NFC", path.replace("\\", "/"))
         if any(map(is_leftover, Path(path).parts[-1:])):
             leftovers.append(source)
-        elif not _is_file(audio / path):
-            swapped = "; the columns are swapped" if _is_file(audio / text) else ""
+        elif recording is None:
+            swapped = "; the columns are swapped" if _find(audio, text) else ""
             problems[number] = f"{source}: found no file {audio / path[:200]}, expected the audio of {text!r}{swapped}"
         else:
             inside = Path(path).with_suffix("").parts
             id = re.sub(r"[^\w.+-]", "_", "-".join(part for part in inside if part not in ("..", "/")))
-            utterances.append(Utterance(id, audio / path, text, source))
+            utterances.append(Utterance(id, recording, text, source))
             spoken_by.append(speaker if column else speaker_of(path, speakers))
     findings = [finding for _, finding in sorted(problems.items())]
     if leftovers:
@@ -118,6 +120,12 @@ def choose_dev(ids: Sequence[str], speakers: Sequence[str] | None, share: float)
         if len(chosen) + 1 < len(sizes) and sum(sizes[one] for one in chosen) < share * len(groups):
             chosen.add(group)
     return [group in chosen for group in groups]
+
+
+def _find(audio: Path, cell: str) -> Path | None:
+    """The recording that a cell names: macOS decomposes names, Windows writes backslashes between folders."""
+    names = dict.fromkeys((cell, *(unicodedata.normalize(form, cell.replace("\\", "/")) for form in ("NFC", "NFD"))))
+    return next((audio / name for name in names if _is_file(audio / name)), None)
 
 
 def _is_file(path: Path) -> bool:

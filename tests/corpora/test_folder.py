@@ -61,6 +61,20 @@ def test_lines_that_cannot_be_used_are_named(tmp_path):
         assert words in line
 
 
+def test_names_as_other_systems_write_them(tmp_path):
+    """macOS decomposes Hangul and accents in file names; a table from Windows has backslashes."""
+    for name in ("\u1112\u1161\u11ab.wav", "é.wav", "하나/é.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    table = tmp_path / "t.tsv"
+    table.write_text("한.wav\tone\ne\u0301.wav\ttwo\n하나\\é.wav\tthree\n하나/é.wav\\x\tfour\n", encoding="utf-8")
+    train, dev = find_partitions(tmp_path, table, "train", "folder", 0.1)
+    found = sorted(train.utterances + dev.utterances, key=lambda utterance: utterance.source)
+    assert [(utterance.id, utterance.text) for utterance in found] == [("한", "one"), ("é", "two"), ("하나-é", "three")]
+    assert all(utterance.audio.is_file() for utterance in found)
+    assert len(train.findings) == 1
+
+
 # A line of each kind in ten scripts, and what becomes of it: the text that is written, or None where it is refused.
 LINES = [
     *[("Hello, world!", "HELLO WORLD"), ("it’s “fine”", "IT'S FINE"), ("good-bye", "GOOD BYE"), ("ＷＩＤＥ", "WIDE")],
