@@ -274,11 +274,13 @@ def check_texts(contents: PartitionIndex, transcripts: PathList, vocabulary: Voc
     letters = sum(len(text) - text.count(" ") for text in contents.texts)
     shown = list_characters(character for character, _ in everything.most_common())
     if everything.total() > MOST * letters:
+        in_lower = any(letter != letter.upper() and not vocabulary.unknown(letter.upper()) for letter in everything)
+        folding = "data.text.case=upper makes them upper case; " if in_lower else ""
         many = f"{len(outside):,} of {len(contents.texts):,} texts"
         raise UserError(
             f"{transcripts[0].parent}: found texts of other characters ({shown}) in {many}, expected those of "
             f"{vocabulary}; data.vocabulary=auto trains a model on the characters of its transcripts, "
-            "data.text.case=upper makes them upper case; a trained model keeps its vocabulary"
+            f"{folding}a trained model keeps its vocabulary"
         )
     for index, text in enumerate(contents.texts):
         if not text and index not in contents.findings:

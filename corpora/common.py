@@ -219,9 +219,11 @@ def _save(path: Path, array: np.ndarray) -> None:
         np.save(file, array)
 
 
-def maker_parser(description: str) -> argparse.ArgumentParser:
+def maker_parser(module: str, description: str) -> argparse.ArgumentParser:
     """An argument parser with the arguments that all makers share."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        f"python -m {module}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--features",
         default="mel28",

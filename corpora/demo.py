@@ -161,7 +161,9 @@ def _make_corpus(root: Path, sizes: dict[str, int], seed: int, language: str) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m corpora.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("root", type=Path, metavar="OUT", help="folder to make the corpus in: data/demo")
     parser.add_argument(
         "--utterances",

@@ -86,7 +86,8 @@ def find_partitions(
     partitions = [list(compress(utterances, map(chosen.__eq__, in_dev))) for chosen in (False, True)]
     dev_speakers = sorted({speaker for speaker, chosen in zip(spoken_by, in_dev, strict=True) if chosen})
     others = len(set(spoken_by)) - len(dev_speakers)
-    told = f"of {len(dev_speakers)} speakers ({', '.join(dev_speakers[:10])}), {name} of {others} others"
+    s = "" if len(dev_speakers) == 1 else "s"
+    told = f"of {len(dev_speakers)} speaker{s} ({', '.join(dev_speakers[:10])}), {name} of {others} others"
     told = told if speakers else f"drawn at random, speakers of {name} among them: --speakers keeps them apart"
     logger.info(f"{DEV}: {len(partitions[1])} of {len(utterances)} utterances, {told}")
     return [Found(name, partitions[0], findings), Found(DEV, partitions[1], [])]
@@ -136,7 +137,7 @@ def _is_file(path: Path) -> bool:
 
 
 def main() -> None:
-    parser = maker_parser(__doc__)
+    parser = maker_parser("corpora.folder", __doc__)
     parser.add_argument("audio", type=Path, metavar="AUDIO", help="folder of audio")
     parser.add_argument("table", type=Path, metavar="TABLE.tsv", help="lines of a path inside AUDIO, a tab, a text")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make the corpus in")

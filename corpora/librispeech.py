@@ -74,7 +74,7 @@ def find_partitions(audio: Path) -> list[Found]:
 
 
 def main() -> None:
-    parser = maker_parser(__doc__)
+    parser = maker_parser("corpora.librispeech", __doc__)
     parser.add_argument("audio", type=Path, metavar="AUDIO", help="folder of partitions, such as train-clean-100")
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make the corpus in")
     parser.add_argument(

@@ -15,7 +15,9 @@ logger = logging.getLogger(f"las.{__name__}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folders", type=Path, nargs="+", metavar="runs/NAME", help="folders of runs")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="page with several runs (default: comparison.html beside the first)"

@@ -151,6 +151,14 @@ def test_a_corpus_for_another_vocabulary_is_one_message():
         check_texts(index, paths, GERMAN, True)
 
 
+@pytest.mark.parametrize(("texts", "advised"), [(["hello", "world"], True), (["한국어", "말"], False)])
+def test_upper_case_is_advised_where_it_helps(texts, advised):
+    index = PartitionIndex(np.ones((2, 2)), texts, {}, np.zeros(2, np.uint32))
+    with pytest.raises(UserError) as refused:
+        check_texts(index, PathList.of(Path("dev/transcripts"), ["a.npy", "b.npy"]), KAGGLE, scored=True)
+    assert ("data.text.case=upper" in str(refused.value)) == advised
+
+
 def test_lengths_are_counted_in_tokens():
     jamo = Vocabulary((*SPECIAL, *"ㄱㅏ"), TextForm(units="jamo"))
     index = PartitionIndex(np.array([(9, 4), (9, 4)]), ["한국어", "까까"], {}, np.zeros(2, np.uint32))

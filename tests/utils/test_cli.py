@@ -1,6 +1,7 @@
 """How commands end, and the text of their --help."""
 
 import errno
+import importlib
 import os
 import re
 import signal
@@ -467,3 +468,12 @@ def test_what_happens_while_torch_is_imported_is_one_line(program, error, code, 
     result = subprocess.run(line, cwd=HOME, capture_output=True, text=True)
     assert (result.returncode, result.stderr.strip().count("\n")) == (code, 0), result.stderr
     assert result.stderr.strip().startswith(said)
+
+
+@pytest.mark.parametrize("module", ["report", "corpora.demo", "corpora.folder", "corpora.librispeech"])
+def test_the_usage_of_a_module_is_how_it_is_called(module, monkeypatch, capsys):
+    main = importlib.import_module("report.__main__" if module == "report" else module).main
+    monkeypatch.setattr(sys, "argv", ["x.py", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().out.startswith(f"usage: python -m {module} [-h]")
