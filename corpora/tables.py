@@ -1,5 +1,6 @@
 """Tables of what is said in recordings, as people have them: their encoding, their separator, their columns."""
 
+import codecs
 import csv
 import logging
 import re
@@ -58,11 +59,14 @@ def read_table(path: Path, is_audio: Callable[[str], bool], speakers: str | None
     separator = _separator([line for _, line in lines])
     if separator != "\t":
         logger.info(f"{path}: found {separator!r} between the columns, expected tabs: read as that")
+    quoted = separator != "\t" or (bool(encoding) and _quoted_by_a_spreadsheet([line for _, line in lines]))
+    if quoted and separator == "\t":
+        logger.info(f"{path}: found cells in quotes, as a spreadsheet writes them: read without")
     findings: dict[int, str] = {}
     rows = []
     for number, line in lines:
         try:
-            rows.append((number, line, _cells(line, separator)))
+            rows.append((number, line, _cells(line, separator, quoted)))
         except csv.Error as error:
             findings[number] = f"{path}:{number}: found {line[:200]!r}, expected cells, {separator!r} between ({error})"
     header: list[str] = []
@@ -100,6 +104,8 @@ def decode_table(path: Path) -> tuple[str, str]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error}), {EXPECTED}") from None
     try:
+        if content.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # before UTF-16, whose mark it begins with
+            return content.decode("utf-32"), "UTF-32"
         if content.startswith((b"\xff\xfe", b"\xfe\xff")):
             return content.decode("utf-16"), "UTF-16"
         if content.count(0) > ZEROS * len(content):
@@ -131,10 +137,20 @@ def _separator(lines: Sequence[str]) -> str:
     return "\t"
 
 
-def _cells(line: str, separator: str) -> list[str]:
-    """Cells of a line; quotes have a meaning beside commas only."""
-    if separator == "\t":
-        return [cell.strip() for cell in line.split("\t")]
+def _quoted_by_a_spreadsheet(lines: Sequence[str]) -> bool:
+    """Whether all cells with a comma or a quote are in quotes, their own quotes doubled, as Excel's "Unicode Text" has.
+
+    Such tables come in UTF-16 or the system's encoding. In others, and where one such cell is bare, quotes are text.
+    """
+    cells = [cell.strip() for line in lines for cell in line.split("\t") if '"' in cell or "," in cell]
+    whole = [re.fullmatch(r'"(?:[^"]|"")*"', cell) and ("," in cell or '""' in cell[1:-1]) for cell in cells]
+    return bool(cells) and all(whole)
+
+
+def _cells(line: str, separator: str, quoted: bool) -> list[str]:
+    """Cells of a line; `quoted`: quotes around one are no part of it."""
+    if not quoted:
+        return [cell.strip() for cell in line.split(separator)]
     (cells,) = csv.reader([line], delimiter=separator, strict=True, skipinitialspace=True)
     return [cell.strip() for cell in cells]
 

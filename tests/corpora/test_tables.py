@@ -65,6 +65,7 @@ def test_commas_and_semicolons_for_tabs(content, read):
         ("utf-8", codecs.BOM_UTF8, "a byte order mark"),
         ("utf-16-le", codecs.BOM_UTF16_LE, "UTF-16"),
         ("utf-16-be", codecs.BOM_UTF16_BE, "UTF-16"),
+        ("utf-32", b"", "UTF-32"),
         ("utf-16-le", b"", "UTF-16 without a byte order mark"),
         ("utf-16-be", b"", "UTF-16 without a byte order mark"),
         ("cp949", b"", "cp949 (Korean, such as 안녕하세요반갑습)"),
@@ -94,6 +95,24 @@ def test_encodings(encoding, mark, name, read):
 def test_another_encoding_is_not_guessed(text, encoding, read):
     with pytest.raises(UserError, match=r"t\.tsv: cannot be read .*expected text in UTF-8: a path, a tab, .*save it"):
         read(f"a.wav\t{text}\n".encode(encoding))
+
+
+EXCELS = 'a.wav\t"네, 알겠어요"\nb.wav\t"그는 ""좋아"" 했다"\nc.wav\t안녕\n'
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp949"])
+def test_quotes_of_a_spreadsheet_are_no_text(encoding, read):
+    lines, findings, said = read(EXCELS.encode(encoding))
+    assert [line.text for line in lines] == ["네, 알겠어요", '그는 "좋아" 했다', "안녕"]
+    assert findings == []
+    assert said[1:] == ["T: found cells in quotes, as a spreadsheet writes them: read without"]
+
+
+@pytest.mark.parametrize(
+    "content", [EXCELS.encode(), f"{EXCELS}sub/d.wav\t네, 네\n".encode("utf-16"), 'a.wav\t"네"\n'.encode("utf-16")]
+)
+def test_other_quotes_are_text(content, read):
+    assert read(content)[0][0].text.startswith('"네')
 
 
 def test_swapped_columns(read):
