@@ -96,13 +96,18 @@ def _make_partitions(
             )
         strangers = {path.stem for path in (out / partition.name / "mfcc").glob("*.npy")}
         strangers -= {utterance.id for utterance in utterances}
-        moved = strangers & {each.id for other in partitions if other is not partition for each in other.utterances}
-        for identity in moved:  # or the same speech would be trained on and measured
+        others = {each.id for other in partitions if other is not partition for each in other.utterances}
+        refused = {each.id for each in partition.utterances}
+        gone = strangers & (others | refused if skip_bad else others)  # no dev and no older text is trained on
+        for identity in gone:
             for kind in ("mfcc", "transcripts"):
                 (out / partition.name / kind / f"{identity}.npy").unlink(missing_ok=True)
-        if moved:
-            logger.info(f"{out / partition.name}: {len(moved)} utterances taken out, which another partition has now")
-        strangers -= moved
+        if gone:
+            logger.info(
+                f"{out / partition.name}: {len(gone)} utterances of before taken out: their texts are refused now, or "
+                "another partition has them"
+            )
+        strangers -= others | refused
         if strangers:
             logger.warning(
                 f"{out / partition.name}: {len(strangers)} utterances there are not from this audio, "

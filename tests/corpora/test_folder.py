@@ -130,6 +130,21 @@ def test_thirty_lines_in_ten_scripts_none_silently_changed(tmp_path, monkeypatch
     assert "left out of the texts, since the vocabulary has no such character" in said
 
 
+def test_a_text_that_is_refused_leaves_no_older_one(tmp_path, monkeypatch, capsys):
+    table, out = write_lines(tmp_path, ["one", "two"]), tmp_path / "out"
+    arguments = [tmp_path, table, out, "--name", "train"]
+    assert make(arguments, monkeypatch, capsys)[0] == 0
+    table.write_text("u00.wav\tone\nu01.wav\tzwölf\n", encoding="utf-8")
+    code, said = make(arguments, monkeypatch, capsys)
+    assert (code, len(texts_of(out / "train"))) == (2, 2)  # to be mended: nothing is gone
+    assert "they stay" not in said
+    code, said = make([*arguments, "--skip-bad"], monkeypatch, capsys)
+    assert code == 0
+    assert "1 utterances of before taken out: their texts are refused now" in said
+    assert texts_of(out / "train") == {"u00": "ONE"}
+    assert len(list((out / "train" / "mfcc").iterdir())) == 1
+
+
 def test_other_tables_end_with_the_same_corpus(tmp_path, monkeypatch, capsys):
     """What is recognised of a table is a line each."""
     table, out = write_lines(tmp_path, ["one", "two, three"], ","), tmp_path / "out"
@@ -154,7 +169,7 @@ def test_one_table_becomes_train_and_dev(tmp_path, monkeypatch, capsys):
     assert not partitions[0].keys() & partitions[1].keys()
     code, said = make([*arguments[:-1], "0.6"], monkeypatch, capsys)  # what dev has now is no longer in train
     assert code == 0
-    assert f"{tmp_path / 'out' / 'train'}: 2 utterances taken out, which another partition has now" in said
+    assert f"{tmp_path / 'out' / 'train'}: 2 utterances of before taken out: " in said
     assert "they stay" not in said
     there, here = [texts_of(tmp_path / "out" / name).keys() for name in ("train", "dev")]
     assert (len(there), len(here)) == (2, 4)
