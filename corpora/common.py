@@ -166,10 +166,11 @@ def _make(
         features, transcript = (out / kind / f"{utterance.id}.npy" for kind in ("mfcc", "transcripts"))
         text = spellable(utterance.text) if vocabulary == "kaggle" else utterance.text
         try:
-            digest = _digest(utterance.audio)
-            if not (features.exists() and sources.known.get(utterance.id) == digest):
+            source, known = Source.of(utterance.audio), sources.known.get(utterance.id)
+            if not (features.exists() and known and known.digest == source.digest):
                 _save(features, features_of(read_speech(utterance.audio, feature_config), feature_config))
-                sources.add(utterance.id, digest)
+            if source != known:
+                sources.add(utterance.id, source)
         except BadFile as bad:
             return f"{utterance.audio}: {bad}"
         if not _has_text(transcript, text):
@@ -184,32 +185,44 @@ def _make(
         pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for all that is left
 
 
+class Source(NamedTuple):
+    """The recording that features were made of."""
+
+    audio: str  # its path; empty where an older version made them
+    digest: str  # of its content
+
+    @classmethod
+    def of(cls, path: Path) -> "Source":
+        """Raises BadFile if the file cannot be read."""
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+        except OSError as error:
+            if error.errno in SHORTAGES:
+                raise
+            raise BadFile(f"what cannot be read ({error.strerror})", "an audio file") from None
+        audio = str(path.absolute())
+        return cls(audio if len(audio.splitlines()) == 1 else "", digest)  # a record has one line
+
+
 class Sources:
-    """Digests of the recordings that features were made of, by id: another recording under an old name is noticed.
+    """The recordings of a partition, by id: another one under an old name is noticed, and the report can play them.
 
     Args:
-        path: of the file that keeps them, a line for each.
+        path: of the file that keeps them, a line for each: id, path, digest; older versions kept no path.
     """
 
     def __init__(self, path: Path):
-        self._path, self._lock = path, threading.Lock()
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
-        self.known = dict(line.rsplit("\t", 1) for line in lines if "\t" in line)  # a killed maker leaves half a line
+        self._path, self._lock, self.known = path, threading.Lock(), dict[str, Source]()
+        for line in path.read_text(encoding="utf-8", errors="surrogateescape").split("\n") if path.exists() else []:
+            identity, tab, record = line.partition("\t")
+            if tab:  # a killed maker leaves half a line
+                audio, _, digest = record.rpartition("\t")
+                self.known[identity] = Source(audio, digest)
 
-    def add(self, identity: str, digest: str) -> None:
+    def add(self, identity: str, source: Source) -> None:
         with self._lock, self._path.open("a", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(f"\n{identity}\t{digest}")
-
-
-def _digest(path: Path) -> str:
-    """Of the content of a file. Raises BadFile if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
-    except OSError as error:
-        if error.errno in SHORTAGES:
-            raise
-        raise BadFile(f"what cannot be read ({error.strerror})", "an audio file") from None
+            file.write(f"\n{identity}\t{source.audio}\t{source.digest}")
 
 
 def _has_text(transcript: Path, text: str) -> bool:

@@ -18,6 +18,7 @@ import yaml
 
 from decoding.history import best_of, describe_search, last_of, read_decodings
 from report.attention_maps import draw_epoch, first_and_best, keep_maps, kept_maps, picture_of
+from report.sounds import LISTED, add_sounds
 from training.diagnosis import PATIENCE, diagnose
 from training.evaluate import Evaluation
 from training.schedules import ALIGNED
@@ -26,8 +27,11 @@ from utils.files import atomic_write, write_csv
 from utils.metrics import best_epoch, score
 
 PAGE = Path(__file__).parent / "page"
-SCRIPTS = ("base.js", "chart.js", "curves.js", "maps.js", "decodings.js", "texts.js", "errors.js", "overview.js")
-MAP_BYTES = 6_000_000  # of attention maps; with all else the page stays below 10 MB
+SCRIPTS = (
+    *("base.js", "sounds.js", "chart.js", "curves.js"),
+    *("maps.js", "decodings.js", "texts.js", "errors.js", "overview.js"),
+)
+MAP_BYTES = 6_000_000  # of attention maps; with sounds and all else the page stays below 10 MB
 DECODINGS = 40  # rows of decodings.csv listed
 ROWS = 3000  # utterances listed of a partition: those with the largest distance
 BEST_TEXTS = "dev-best.csv"
@@ -70,31 +74,41 @@ class RunReport:
         except Exception as error:
             logger.warning(f"report.html: cannot keep epoch {row['epoch']} for it ({_in_a_line(error)})", exc_info=True)
             return
+        write_report(self.folder, listed=0)
+
+    def complete(self) -> None:
+        """Writes the page with the sound of utterances in its tables too: too slow for every epoch."""
         write_report(self.folder)
 
 
-def make_report(folder: Path) -> None:
+def make_report(folder: Path, listed: int = LISTED) -> None:
     """Writes report.html from the files in `folder`, whichever of them are there.
+
+    Args:
+        folder: of the run.
+        listed: utterances of the tables that have their sound, at most, besides those of the attention maps.
 
     Raises:
         UserError: it cannot be written, or a file that it is made from cannot be read.
     """
     try:
-        page = fill_page(gather(folder))
+        data = gather(folder)
+        add_sounds(data, listed)
+        page = fill_page(data)
         with atomic_write(folder / "report.html") as temporary:
             temporary.write_text(page, encoding="utf-8")
     except Exception as error:
         raise UserError(f"report.html: cannot be written ({_in_a_line(error)})") from error
 
 
-def write_report(folder: Path) -> bool:
+def write_report(folder: Path, listed: int = LISTED) -> bool:
     """As `make_report`, where something else matters more.
 
     Returns:
         Whether it could be written; if not, a warning says why.
     """
     try:
-        make_report(folder)
+        make_report(folder, listed)
     except UserError as error:
         logger.warning(str(error), exc_info=error.__cause__)
         return False
@@ -141,9 +155,10 @@ def gather(folder: Path) -> dict:
     for split in splits:
         last = last_of(decodings, split["name"])
         split["search"] = describe_search(last) if last else ""
+        split["partition"] = split["name"]
     if (folder / BEST_TEXTS).exists():
         dev = settings.get("data", {}).get("dev", "dev")
-        splits.append(_split(folder / BEST_TEXTS, f"{dev}, greedy, epoch {best}"))
+        splits.append({**_split(folder / BEST_TEXTS, f"{dev}, greedy, epoch {best}"), "partition": dev})
     maps = kept_maps(folder / "attention", MAP_BYTES, [best] if best else [])
     if (folder / BEST_TEXTS).exists():
         own = {name: distance for name, distance, *_ in splits[-1]["rows"]}

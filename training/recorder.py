@@ -27,6 +27,8 @@ class Report(Protocol):
 
     def add_epoch(self, row: dict[str, Any], evaluation: Evaluation, is_best: bool) -> None: ...
 
+    def complete(self) -> None: ...
+
     def picture(self, epoch: int) -> Path: ...
 
     @property
@@ -89,10 +91,11 @@ class Recorder:
                 logger.warning(problem)
 
     def finish(self, best: dict[str, Any] | None) -> None:
-        """Hands the best checkpoint to wandb, if there is one, and ends its run."""
+        """Completes the page and hands the best checkpoint to wandb, if there is one, and ends its run."""
         if not self.active:
             return
         if best is not None:
+            self.report.complete()
             self.tracker.log_model(self.folder / "best.pt", best)
         self.tracker.finish()
 

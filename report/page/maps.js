@@ -34,7 +34,8 @@ async function read(png) {
 // A card with the map of an utterance; `head` is its title in an epoch, `wanted` whether that epoch is still to be shown.
 function makeView(host, place, head, wanted = () => true) {
   const utterance = UTTERANCES[place];
-  const canvas = el("canvas", { class: "weights" }), frame = svg("svg", {}), caption = el("h3", {});
+  const canvas = el("canvas", { class: "weights" }), frame = svg("svg", {}), title = el("span", {}), detail = el("small", {});
+  const caption = el("h3", {}, title, soundButton(utterance.sound, utterance.utterance), detail);
   host.append(el("div", { class: "card" }, caption, el("div", { class: "map" }, frame, canvas)));
   const U = utterance.characters.length;
   const text = utterance.characters.map((one) => (one === "<eos>" ? "⏎" : one));
@@ -65,8 +66,7 @@ function makeView(host, place, head, wanted = () => true) {
     Object.assign(canvas.style, { left: `${left}px`, top: "0", width: `${width - 4 - left}px`, height: `${height}px` });
   }
   async function show(index) {
-    const [title, detail] = head(utterance, MAPS[index], MAPS[index].distance[place]);
-    caption.replaceChildren(title, el("small", {}, detail));
+    [title.textContent, detail.textContent] = head(utterance, MAPS[index], MAPS[index].distance[place]);
     const weights = await read(MAPS[index].png[place]).catch(() => null);
     if (!wanted(index) || !weights) return;
     grid = weights;

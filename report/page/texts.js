@@ -32,7 +32,7 @@ function drawTable() {
   }), el("th", { class: "text" }, "text")));
   $("table").tBodies[0].replaceChildren(...found.slice(0, texts.count).map((row) => el("tr", {},
     ...TABLE_COLUMNS.map((one) => el("td", { class: one.number ? "number" : one.key, "data-unit": one.unit }, (one.show || String)(one.of(row)))),
-    el("td", { class: "text" }, ...marked(row[3])))));
+    el("td", { class: "text" }, soundButton(row[4], row[0]), ...marked(row[3])))));
   const left = found.length - texts.count;
   $("more").hidden = left <= 0;
   $("more").textContent = `${Math.min(left, 4 * BATCH)} more`;
