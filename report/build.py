@@ -86,7 +86,7 @@ def make_report(folder: Path, listed: int = LISTED) -> None:
 
     Args:
         folder: of the run.
-        listed: utterances of the tables that have their sound, at most, besides those of the attention maps.
+        listed: rows of the tables that may have their sound, besides the attention maps.
 
     Raises:
         UserError: it cannot be written, or a file that it is made from cannot be read.

@@ -16,11 +16,9 @@ from corpora.common import SOURCES, Source, Sources
 from utils.errors import BadFile
 from utils.features import FeatureConfig
 
-LISTED = 60  # utterances of the tables with the largest distance, which have a sound if there is room
+LISTED = 60  # rows of the tables, those with the largest distance, that have a sound if there is room
 SOUND_BYTES = 2_000_000  # of all sounds, in base64: about six minutes
 LARGEST = 20_000_000  # bytes of a recording: more is no utterance
-
-Wanted = tuple[str, str, str]  # partition, id and what is said
 
 
 def add_sounds(data: dict, listed: int = LISTED) -> None:
@@ -31,29 +29,31 @@ def add_sounds(data: dict, listed: int = LISTED) -> None:
 
     Args:
         data: from `report.build.gather`.
-        listed: utterances of the tables, at most.
+        listed: rows of the tables that may have one.
     """
     sounds: list[str] = data.setdefault("sounds", [])
     root, dev = (data["settings"].get("data", {}).get(key) for key in ("root", "dev"))
     if not (root and dev):
         return
-    sources = cache(lambda partition: Sources(Path(root, partition, SOURCES)))
-    places: dict[Wanted, int | None] = {}
+    root, sources = Path(root), cache(lambda partition: Sources(Path(root, partition, SOURCES)))
 
-    def place_of(wanted: Wanted) -> int | None:
-        if wanted not in places:
-            sound = _sound_of(Path(root), wanted, sources)
-            places[wanted] = None
-            if sound and sum(map(len, sounds)) + len(sound) <= SOUND_BYTES:
-                places[wanted] = len(sounds)
-                sounds.append(sound)
-        return places[wanted]
+    @cache
+    def place_of(partition: str, identity: str) -> int | None:
+        left = SOUND_BYTES - sum(map(len, sounds))
+        sound = (
+            _sound_of(sources, partition, identity) if left > SOUND_BYTES / 20 else None
+        )  # nearly full: no more work
+        if sound is None or len(sound) > left:
+            return None
+        sounds.append(sound)
+        return len(sounds) - 1
 
     for shown in data["maps"]["utterances"]:
-        shown["sound"] = place_of((dev, shown["utterance"], "".join(shown["characters"][:-1])))
+        shown["sound"] = place_of(dev, shown["utterance"])
     for partition, row in islice(_worst(data["splits"]), listed):
         said = "".join(part if isinstance(part, str) else part[0] for part in row[3])
-        row.append(place_of((partition, row[0], said)))
+        if _is_text(root / partition / "transcripts" / f"{row[0]}.npy", said):  # else decoded with another data.root
+            row.append(place_of(partition, row[0]))
 
 
 def _worst(splits: list[dict]) -> Iterator[tuple[str, list]]:
@@ -62,16 +62,14 @@ def _worst(splits: list[dict]) -> Iterator[tuple[str, list]]:
     return filter(None, chain.from_iterable(zip_longest(*tables)))
 
 
-def _sound_of(root: Path, wanted: Wanted, sources: Callable[[str], Sources]) -> str | None:
-    """MP3, mono, in base64: every browser plays it. None without a recording of this text."""
-    partition, identity, said = wanted
+def _sound_of(sources: Callable[[str], Sources], partition: str, identity: str) -> str | None:
+    """MP3, mono, in base64: every browser plays it. None without the recording that the features were made of."""
     try:
         source = sources(partition).known.get(identity)
         if source is None or not source.audio or (audio := Path(source.audio)).stat().st_size > LARGEST:
             return None
-        transcript = root / partition / "transcripts" / f"{identity}.npy"
-        if Source.of(audio).digest != source.digest or _letters(read_transcript(transcript)) != _letters(said):
-            return None  # another corpus under the names of before
+        if Source.of(audio).digest != source.digest:
+            return None
         speech, file = read_speech(audio, FeatureConfig()), io.BytesIO()
         speech /= max(1.0, np.abs(speech).max())
         soundfile.write(file, speech, FeatureConfig.sample_rate, format="MP3")
@@ -80,6 +78,13 @@ def _sound_of(root: Path, wanted: Wanted, sources: Callable[[str], Sources]) -> 
     return base64.b64encode(file.getvalue()).decode()
 
 
+def _is_text(transcript: Path, said: str) -> bool:
+    """Whether a transcript is `said`, but for case and punctuation, which data.text may change."""
+    try:
+        return _letters(read_transcript(transcript)) == _letters(said)
+    except (BadFile, ValueError):
+        return False
+
+
 def _letters(text: str) -> str:
-    """What data.text does not change."""
     return "".join(filter(str.isalnum, text.casefold()))

@@ -35,7 +35,7 @@ async function read(png) {
 function makeView(host, place, head, wanted = () => true) {
   const utterance = UTTERANCES[place];
   const canvas = el("canvas", { class: "weights" }), frame = svg("svg", {}), title = el("span", {}), detail = el("small", {});
-  const caption = el("h3", {}, title, soundButton(utterance.sound, utterance.utterance), detail);
+  const caption = el("h3", {}, el("span", {}, soundButton(utterance.sound, utterance.utterance), title), detail);
   host.append(el("div", { class: "card" }, caption, el("div", { class: "map" }, frame, canvas)));
   const U = utterance.characters.length;
   const text = utterance.characters.map((one) => (one === "<eos>" ? "⏎" : one));

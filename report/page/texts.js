@@ -48,6 +48,7 @@ function chooseSplit(index) {
   drawTable();
 }
 if (DATA.splits.length) {
+  if (DATA.sounds.length) $("texts").querySelector(".note").append(" ▶ plays what was said, where the distance is largest.");
   $("split").append(...DATA.splits.map((split, index) => el("option", { value: index }, split.name)));
   $("split").addEventListener("change", () => { chooseSplit($("split").selectedIndex); drawErrors(); });
   $("search").addEventListener("input", () => { texts.count = BATCH; drawTable(); });

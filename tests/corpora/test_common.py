@@ -1,11 +1,13 @@
 """What all makers of corpora share: features belong to the recording and the text beside them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 
 from corpora.checks import read_features, read_transcript
-from corpora.common import make_corpus
+from corpora.common import Source, Sources, make_corpus
 from corpora.folder import find_utterances
 from corpora.librispeech import find_partitions
 from utils.errors import UserError
@@ -56,6 +58,38 @@ def test_without_its_record_a_corpus_is_made_again(tmp_path, damage):
     again = (out / "mfcc" / "a.npy").stat().st_mtime_ns
     make(tmp_path, "a.wav\tONE\n")
     assert (out / "mfcc" / "a.npy").stat().st_mtime_ns == again
+
+
+def test_where_the_audio_lies_is_recorded(tmp_path, monkeypatch):
+    """Also in a record that an older version left, and where the audio has moved; features are not made again."""
+    audio = tmp_path / "audio" / "각 folder" / "a.wav"
+    write_sound(audio, 1)
+    table = f"{audio.parent.name}/a.wav\tONE\n"
+    out = make(tmp_path, table)
+    record, features = out / "sources.tsv", next((out / "mfcc").iterdir())
+    (identity,) = Sources(record).known
+    source, made = Sources(record).known[identity], features.stat().st_mtime_ns
+    assert source == Source(str(audio), Source.of(audio).digest)
+    record.write_text(f"\n{identity}\t{source.digest}", encoding="utf-8")
+    assert Sources(record).known == {identity: Source("", source.digest)}
+    for moved in (tmp_path, tmp_path / "elsewhere"):
+        if moved != tmp_path:
+            moved.mkdir()
+            (tmp_path / "audio").rename(moved / "audio")
+        monkeypatch.chdir(moved)  # a relative path is recorded whole
+        (moved / "t.tsv").write_text(table, encoding="utf-8")
+        found = find_utterances(Path("audio"), Path("t.tsv"), "train")
+        make_corpus([found], tmp_path / "out", FeatureConfig(), 1, False)
+        assert Sources(record).known == {identity: source._replace(audio=str(moved / audio.relative_to(tmp_path)))}
+    assert features.stat().st_mtime_ns == made
+
+
+def test_a_path_with_a_line_break_has_no_place_in_the_record(tmp_path):
+    write_sound(tmp_path / "a\nb.wav", 1)
+    source = Source.of(tmp_path / "a\nb.wav")
+    assert source.audio == ""
+    Sources(tmp_path / "sources.tsv").add("a", source)
+    assert Sources(tmp_path / "sources.tsv").known == {"a": source}
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x0b", "\x0c", "\x85", "\x1c"])

@@ -11,6 +11,7 @@ import pytest
 from report.build import COLUMNS, write_report
 from report.compare import write_comparison
 from tests.report.test_build import HOSTILE, PREDICTIONS, make_row, make_run
+from tests.report.test_sounds import make_heard_run
 
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
@@ -228,6 +229,39 @@ def test_confusions_settings_and_names_are_plain_text(page):
     assert HOSTILE in find(page, "#settings")[0].text
     assert any(HOSTILE in head.text for head in find(page, "#maps h3"))
     assert find(page, "b > b, h1 b, #settings img, #maps img, #table img") == []
+
+
+def test_what_was_said_can_be_heard(browser, tmp_path):
+    """From the keyboard too; one at a time; also when the table is drawn anew."""
+    folder = make_heard_run(tmp_path)
+    assert write_report(folder)
+    look(browser, 390, "dark")
+    browser.get((folder / "report.html").as_uri())
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert "▶ plays" in find(browser, "#texts .note")[0].text
+    rows = [len(find(row, "button.listen")) for row in find(browser, "#table tbody tr")]
+    assert rows == [1, 1, 1]
+    first, second = find(browser, "#table .listen")[:2]
+    (of_map,) = find(browser, "#maps .listen")
+    assert first.get_attribute("aria-label") == "Play c"
+    player = "const p = document.getElementById('player'); return "
+    first.send_keys("\ue007")  # enter
+    duration = wait_for(lambda: browser.execute_script(player + "p.duration"))
+    assert 0.6 < duration < 1
+    assert [button.text for button in (first, second)] == ["■", "▶"]
+    assert first.get_attribute("aria-label") == "Stop c"
+    assert browser.execute_script(player + "p.paused") is False
+    second.send_keys(" ")
+    wait_for(lambda: 0.5 < (browser.execute_script(player + "p.duration") or 0) < 0.7)
+    assert [button.text for button in (first, second)] == ["▶", "■"]
+    find(browser, "#table th button")[0].click()
+    find(browser, "#table th button")[0].click()  # sorted again: other buttons
+    wait_for(lambda: [button.text for button in find(browser, "#table .listen")] == ["▶"] * 3)  # at its end
+    of_map.send_keys(" ")
+    assert of_map.text == "■"
+    of_map.send_keys(" ")
+    assert (of_map.text, browser.execute_script(player + "p.paused")) == ("▶", True)
+    assert browser.get_log("browser") == []
 
 
 @pytest.mark.parametrize("width", [320, 390, 768])

@@ -48,6 +48,9 @@ class Notes:
     def log(self, history, best, picture, predictions, pair) -> None:
         self.calls.append(("log", len(history), best["epoch"], picture(7).name, len(predictions), pair and pair.name))
 
+    def complete(self) -> None:
+        self.calls.append(("complete",))
+
     def log_model(self, path, best) -> None:
         self.calls.append(("log_model", path.name, best["epoch"]))
 
@@ -76,7 +79,7 @@ def test_an_epoch_is_recorded_everywhere(tmp_path):
         ("start",),
         *(("add_epoch", 1, True), ("log", 1, 1, "7.png", LISTED, "pair.png")),
         *(("add_epoch", 2, False), ("log", 2, 1, "7.png", LISTED, None)),
-        *(("log_model", "best.pt", 1), ("finish",)),
+        *(("complete",), ("log_model", "best.pt", 1), ("finish",)),
     ]
 
 
