@@ -40,9 +40,9 @@ def add_sounds(data: dict, listed: int = LISTED) -> None:
     @cache
     def place_of(partition: str, identity: str) -> int | None:
         left = SOUND_BYTES - sum(map(len, sounds))
-        sound = (
-            _sound_of(sources, partition, identity) if left > SOUND_BYTES / 20 else None
-        )  # nearly full: no more work
+        if left < SOUND_BYTES / 20:  # nearly full: no more work for the little that may still fit
+            return None
+        sound = _sound_of(sources, partition, identity)
         if sound is None or len(sound) > left:
             return None
         sounds.append(sound)
@@ -82,7 +82,7 @@ def _is_text(transcript: Path, said: str) -> bool:
     """Whether a transcript is `said`, but for case and punctuation, which data.text may change."""
     try:
         return _letters(read_transcript(transcript)) == _letters(said)
-    except (BadFile, ValueError):
+    except (BadFile, OSError, ValueError):
         return False
 
 
