@@ -162,9 +162,10 @@ def test_texts_that_data_text_changed_are_the_same_words(tmp_path):
     assert set(heard(read_data(folder))[0]) == {"c"}
 
 
-def test_features_without_audio_have_none(tmp_path):
-    """As Kaggle's."""
-    (tmp_path / "config.yaml").write_text(f"data: {{root: '{tmp_path}', train: [train], dev: dev}}\n")
+@pytest.mark.parametrize("settings", ["{root: '.', train: [train], dev: dev}", "{dev: dev}", "{root: '.'}"])
+def test_features_without_audio_have_none(settings, tmp_path):
+    """As Kaggle's, or of a run whose settings do not say where they are."""
+    (tmp_path / "config.yaml").write_text(f"data: {settings}\n")
     pd.DataFrame(PREDICTIONS, columns=COLUMNS).to_csv(tmp_path / "predictions-dev.csv", index=False)
     assert write_report(tmp_path)
     assert read_data(tmp_path)["sounds"] == []
