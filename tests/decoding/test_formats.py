@@ -79,6 +79,13 @@ def test_a_textgrid_covers_the_recording_without_gaps():
         assert all(before[1] == after[0] for before, after in pairwise(spans))
 
 
+def test_a_textgrid_has_no_empty_interval_after_a_piece_that_ends_with_the_recording():
+    recording = make_recording()
+    content = FORMATS["textgrid"](Recording(recording.path, 3662.0, recording.pieces))
+    (count,) = re.findall(r"intervals: size = (\d+)", content.split("item [")[2])
+    assert int(count) == 3  # two pieces, and what lies between them
+
+
 def test_text_and_a_recording_of_silence():
     assert FORMATS["txt"](make_recording(count=2)) == 'WORD0 WORD1\nA&B "C" <D>\n'
     nothing = Recording(Path("a.wav"), 2.0, [])
