@@ -8,7 +8,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from config import DEFAULTS, Config, known_keys, load_config
+from config import DEFAULTS, Config, help_on_keys, known_keys, load_config
 from utils.errors import UserError
 from utils.files import to_yaml
 
@@ -313,3 +313,13 @@ def test_keyword_arguments_for_what_is_below(tmp_path):
     assert config.run.path == tmp_path / "x"
     assert "speed" not in config.augment.utterance_kwargs
     assert config.augment.utterance_kwargs.keys() == config.augment.model_dump().keys() - {"speed", "concatenate"}
+
+
+def test_help_is_on_all_keys_or_on_those_that_matter():
+    whole, some = help_on_keys(), help_on_keys(("decoding.", "test.submission"))
+    assert "training.epochs=" in whole
+    assert "lists all keys" not in whole
+    assert "decoding.beam_size=" in some
+    assert "test.submission=" in some
+    assert "training." not in some
+    assert some.endswith("python train.py --help lists all keys")

@@ -62,6 +62,12 @@ def test_a_changed_file_makes_a_new_pack_and_removes_the_old(root, tmp_path):
     assert (corpus.features[2] == 1).all()
 
 
+def test_a_changed_transcript_makes_a_new_pack(root, tmp_path):
+    load(root, tmp_path / "packed")
+    np.save(root / "train" / "transcripts" / "train-002.npy", np.array(list("NEW AS WELL")))
+    assert load(root, tmp_path / "packed").texts[2] == "NEW AS WELL"
+
+
 def test_half_precision_takes_half_the_space(root, tmp_path):
     corpus = load(root, tmp_path / "packed", half=True)
     read = load(root, None, cache="ram")

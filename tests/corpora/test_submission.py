@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from corpora.layout import find_partition
-from corpora.submission import find_format, write_submission
+from corpora.submission import copy_submission, find_format, write_submission
 from utils.errors import UserError
 
 F23 = ("mfcc", "transcripts")
@@ -131,3 +131,14 @@ def test_what_survives_is_said(tmp_path, caplog):
     write_submission(tmp_path / "s.csv", form_of(write_root(tmp_path)), {"u0": "NA", "u1": "A", "u2": "B"})
     assert "row 0: the text 'NA' would be read as a missing value" in caplog.text
     assert (tmp_path / "s.csv").read_text().splitlines()[1] == "0,NA "
+
+
+def test_a_copy_goes_into_a_folder_new_or_old_and_not_onto_itself(tmp_path):
+    path = tmp_path / "submission.csv"
+    path.write_text("id,label\n0,A\n", encoding="utf-8")
+    for copy in (tmp_path / "new" / "folder" / "a.csv", tmp_path / "new" / "folder" / "b.csv"):
+        assert copy_submission(path, copy)
+        assert copy.read_bytes() == path.read_bytes()
+    assert not copy_submission(path, tmp_path / "new" / ".." / "submission.csv")
+    with pytest.raises(UserError, match=r"test\.submission: cannot write .*submission\.csv is written"):
+        copy_submission(path, path / "below-a-file.csv")

@@ -100,6 +100,13 @@ def test_what_it_holds(run_folder):
     assert data["environment"]["torch"] == "2.11.0"
 
 
+def test_the_best_epoch_keeps_its_map_whatever_is_left_out(run_folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr(build, "kept_maps", lambda *given: asked.append(given) or {"epochs": [], "utterances": []})
+    assert gather(run_folder)["best"] == 4
+    assert [always for _, _, always in asked] == [[4]]
+
+
 @pytest.mark.parametrize(("epochs", "warned"), [(9, False), (10, True)])
 def test_a_run_is_diagnosed_from_the_eighth_epoch_of_its_speller_on(tmp_path, epochs, warned):
     (tmp_path / "config.yaml").write_text("training: {ctc_epochs: 2}\n")
