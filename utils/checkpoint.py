@@ -1,7 +1,6 @@
 """Checkpoint files: written atomically, read without unpickling code, and turned into models."""
 
 import logging
-import os
 import pickle
 import zipfile
 from collections.abc import Sequence
@@ -33,14 +32,12 @@ def save_checkpoint(path: Path, checkpoint: dict, keep_previous: bool = False) -
     Raises:
         OSError: the file cannot be written.
     """
-    with atomic_write(path) as temporary:
-        with temporary.open("wb") as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:  # raised by torch in place of the disk's error
-                raise error.__context__ if isinstance(error.__context__, OSError) else error from None
-        if keep_previous and path.exists() and _damage(path) is None:  # a damaged one must not push out a good one
-            os.replace(path, previous(path))
+    keep = keep_previous and path.exists() and _damage(path) is None  # a damaged one must not push out a good one
+    with atomic_write(path, previous(path) if keep else None) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:  # raised by torch in place of the disk's error
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
 def previous(path: Path) -> Path:

@@ -24,11 +24,15 @@ NAME_RULE = (
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, keep_old: Path | None = None) -> Iterator[Path]:
     """A temporary file to write to, renamed to `path` at the end of the context.
 
     The new content is flushed to the disk before the old file is replaced. If writing fails, the old file stays and
     the temporary one is removed.
+
+    Args:
+        path: of the file.
+        keep_old: new name of the old file, if there is one.
 
     Yields:
         The path of the temporary file, in the same folder as `path`.
@@ -41,7 +45,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        if keep_old is None or not path.exists():
+            os.replace(temporary, path)
+        else:
+            os.replace(path, keep_old)
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                os.replace(keep_old, path)
+                raise
     except BaseException as error:
         if isinstance(error, OSError) and error.errno and not error.filename:
             error.filename = str(path)

@@ -25,6 +25,28 @@ from utils.files import (
 )
 
 
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_the_old_file_is_kept_under_another_name_or_stays(call, tmp_path, monkeypatch):
+    """The new one is on the disk before the old one moves, which comes back where the last step fails."""
+    path, old = tmp_path / "last.pt", tmp_path / "last.previous.pt"
+    for content in ("1", "2", "3"):
+        with atomic_write(path, keep_old=old) as temporary:
+            temporary.write_text(content)
+    assert (old.read_text(), path.read_text()) == ("2", "3")
+    real = getattr(os, call)
+
+    def full(*arguments):
+        if call == "fsync" or str(arguments[0]).endswith(".tmp"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments)
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(OSError, match="No space"), atomic_write(path, keep_old=old) as temporary:
+        temporary.write_text("4")
+    assert path.read_text() == "3"
+    assert [file.name for file in tmp_path.glob("*.tmp")] == []
+
+
 def test_a_file_is_replaced_as_a_whole(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("old")
