@@ -144,6 +144,19 @@ def _finite(value: object) -> object:
 
 def gather(folder: Path) -> dict:
     """Everything that the page shows, from the files in the folder of a run."""
+    data = summarise(folder)
+    best = data["best"]
+    maps = kept_maps(folder / "attention", MAP_BYTES, [best] if best else [])
+    if (folder / BEST_TEXTS).exists():
+        own = {name: distance for name, distance, *_ in data["splits"][-1]["rows"]}
+        for kept in maps["epochs"]:
+            if kept["epoch"] == best and None in kept["distance"]:  # kept by an older version
+                kept["distance"] = [own.get(one["utterance"]) for one in maps["utterances"]]
+    return {**data, "maps": maps}
+
+
+def summarise(folder: Path) -> dict:
+    """What `gather` returns, but for the attention maps: they are most of the work, and several runs show none."""
     rows = _read_table(folder / "metrics.csv")
     settings, environment = (_read_yaml(folder / name) for name in ("config.yaml", "environment.yaml"))
     training = settings.get("training", {})
@@ -159,12 +172,6 @@ def gather(folder: Path) -> dict:
     if (folder / BEST_TEXTS).exists():
         dev = settings.get("data", {}).get("dev", "dev")
         splits.append({**_split(folder / BEST_TEXTS, f"{dev}, greedy, epoch {best}"), "partition": dev})
-    maps = kept_maps(folder / "attention", MAP_BYTES, [best] if best else [])
-    if (folder / BEST_TEXTS).exists():
-        own = {name: distance for name, distance, *_ in splits[-1]["rows"]}
-        for kept in maps["epochs"]:
-            if kept["epoch"] == best and None in kept["distance"]:  # kept by an older version
-                kept["distance"] = [own.get(one["utterance"]) for one in maps["utterances"]]
     spelling = rows[-1]["epoch"] - training.get("ctc_epochs", 0) if rows else 0
     return {
         "name": folder.resolve().name,
@@ -174,7 +181,6 @@ def gather(folder: Path) -> dict:
         "aligned": ALIGNED,
         "losses": why_train_loss_is_higher(rows, settings),
         "warnings": diagnose(rows[-1], rows[-1]["epoch"]) if spelling >= PATIENCE else [],
-        "maps": maps,
         "splits": splits,
         "decodings": _decodings(decodings),
         "settings": settings,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from report.build import fill_page, gather
+from report.build import fill_page, summarise
 from utils.files import atomic_write, flatten
 
 SCRIPTS = ("base.js", "chart.js", "compare.js")
@@ -34,7 +34,7 @@ def write_comparison(folders: Sequence[Path], path: Path) -> None:
 
 def compare(folders: Sequence[Path], beside: Path = Path()) -> dict:
     """What the page shows; `beside` is its folder, from which it links to the runs' own reports."""
-    runs = [gather(folder) for folder in folders]
+    runs = [summarise(folder) for folder in folders]
     names = unique_names(folders)
     return {
         "runs": [_run(*each, beside) for each in zip(folders, names, runs, strict=True)],
@@ -61,7 +61,7 @@ def _decoded(run: dict) -> list[dict]:
     best = [row for row in run["decodings"] if row["best"] and row["distance"] is not None]
     listed = {row["split"] for row in best}
     texts = [
-        {"split": split["file"].removeprefix("predictions-").removesuffix(".csv"), "search": "", **split["score"]}
+        {"split": split["partition"], "search": "", **split["score"]}
         for split in run["splits"]
         if split["file"].startswith("predictions-") and split["score"]
     ]
