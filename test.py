@@ -160,8 +160,7 @@ def decode_partition(
         row = make_row("test.py", name, len(corpus), models, weights, result, seconds, submission)
         write_results(folder, row, corpus, texts, form)
         partial.remove()
-    if (folder / "wandb").exists():
-        log_decodings(folder, config.run.name, read_decodings(folder), **config.wandb.model_dump())
+    log_decodings(folder, config.run.name, read_decodings(folder), **config.wandb.model_dump())
     scored = f"distance {result.distance:.3f}, CER {result.cer:.2%}, WER {result.wer:.2%}, " if result else ""
     scored = scored.replace("%", " %")
     if result and loaded.vocabulary.tokens != KAGGLE.tokens:
