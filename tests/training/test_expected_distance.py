@@ -5,7 +5,7 @@ import torch
 from Levenshtein import distance
 from torch.nn.utils.rnn import pad_sequence
 
-from dataset import Batch
+from dataset import Batch, Utterance, collate
 from decoding.beam_search import Hypothesis
 from training import expected_distance as module
 from training.expected_distance import BEAM_SIZE, expected_distance, find_hypotheses
@@ -18,14 +18,11 @@ TEXTS = ["ABE", "BAD CAB", "A"]
 @pytest.fixture
 def batch() -> Batch:
     torch.manual_seed(1)
-    features = [torch.randn(40 + 9 * index, 12) for index in range(len(TEXTS))]
-    tokens = [torch.tensor(KAGGLE.encode(text)) for text in TEXTS]
-    return Batch(
-        torch.arange(len(TEXTS)),
-        pad_sequence(features, batch_first=True),
-        torch.tensor([len(each) for each in features]),
-        pad_sequence(tokens, batch_first=True, padding_value=PAD),
-        torch.tensor([len(each) for each in tokens]),
+    return collate(
+        [
+            Utterance(index, torch.randn(40 + 9 * index, 12), torch.tensor(KAGGLE.encode(text)))
+            for index, text in enumerate(TEXTS)
+        ]
     )
 
 

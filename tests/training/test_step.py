@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pad_sequence
 
-from dataset import Batch
+from dataset import Batch, Utterance, collate
 from models.las import las_loss, off_diagonal
 from training.step import ExponentialMovingAverage, TrainStep
 from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
-from utils.vocabulary import KAGGLE, PAD
+from utils.vocabulary import KAGGLE
 
 TEXTS = ["ABE", "BAD CAB", "DEAD", "A", "CAB"]
 
@@ -21,14 +20,11 @@ TEXTS = ["ABE", "BAD CAB", "DEAD", "A", "CAB"]
 def batch() -> Batch:
     """Five utterances, which three micro-batches cannot share evenly."""
     torch.manual_seed(1)
-    features = [torch.randn(40 + 7 * index, 12) for index in range(len(TEXTS))]
-    tokens = [torch.tensor(KAGGLE.encode(text)) for text in TEXTS]
-    return Batch(
-        torch.arange(len(TEXTS)),
-        pad_sequence(features, batch_first=True),
-        torch.tensor([len(each) for each in features]),
-        pad_sequence(tokens, batch_first=True, padding_value=PAD),
-        torch.tensor([len(each) for each in tokens]),
+    return collate(
+        [
+            Utterance(index, torch.randn(40 + 7 * index, 12), torch.tensor(KAGGLE.encode(text)))
+            for index, text in enumerate(TEXTS)
+        ]
     )
 
 
