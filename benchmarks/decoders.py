@@ -160,6 +160,6 @@ def speechbrain_decoder(
 
     def decode(batch: DecodingBatch) -> None:
         steps = int(batch.limits.max()) + 1
-        speechbrain_search(model, batch.features, batch.lengths, steps, search.beam_size, search.ctc_weight)
+        speechbrain_search(model, batch.features, batch.lengths, search.beam_size, search.ctc_weight, steps)
 
     return decode

@@ -126,13 +126,20 @@ class SpeechBrainLAS(nn.Module):
                 ctc_memory, ctc_lengths = x, lengths
         return x, ctc_memory, lengths, ctc_lengths
 
-    def forward(self, features: Tensor, lengths: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, EncoderOutput]:
-        """As `models.las.LAS` with teacher forcing; the memory is the encoder output as it is, without projections."""
+    def forward(
+        self, features: Tensor, lengths: Tensor, tokens: Tensor | None, teacher_forcing_rate: float = 1.0
+    ) -> tuple[Tensor | None, Tensor | None, EncoderOutput]:
+        """As `models.las.LAS`, but with teacher forcing throughout, as in SpeechBrain's recipes.
+
+        The memory is the encoder output as it is, without projections.
+        """
         x, ctc_memory, lengths, ctc_lengths = self.encode(features, lengths)
-        spelled, attention = self.decoder(self.embedding(tokens), x, lengths / x.size(1))
         ctc = None if self.ctc is None else self.ctc(ctc_memory).float().log_softmax(-1)
-        memory = unprojected_memory(x, length_mask(lengths, x.size(1)))
-        return self.output(spelled).float(), attention, EncoderOutput(memory, ctc, ctc_lengths)
+        encoded = EncoderOutput(unprojected_memory(x, length_mask(lengths, x.size(1))), ctc, ctc_lengths)
+        if tokens is None:
+            return None, None, encoded
+        spelled, attention = self.decoder(self.embedding(tokens), x, lengths / x.size(1))
+        return self.output(spelled).float(), attention, encoded
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -142,20 +149,24 @@ def count_parameters(module: nn.Module) -> int:
 
 @torch.no_grad()
 def speechbrain_search(
-    model: SpeechBrainLAS, features: Tensor, lengths: Tensor, steps: int, beam_size: int, ctc_weight: float
-) -> None:
-    """SpeechBrain's beam search over a batch, for a given number of steps before which `<eos>` is forbidden.
+    model: SpeechBrainLAS, features: Tensor, lengths: Tensor, beam_size: int, ctc_weight: float, steps: int | None
+) -> list[list[int]]:
+    """SpeechBrain's beam search over a batch, with the settings of its recipes.
 
-    Jointly with CTC, only the best `1.5 * beam_size` characters of each hypothesis are scored, as in its recipes. The
-    CTC branch reads the same layer as ours does.
+    Jointly with CTC, only the best `1.5 * beam_size` characters of each hypothesis are scored. The CTC branch reads the
+    same layer as ours does.
 
     Args:
         model: in evaluation mode.
         features: `(B, T, D)`.
         lengths: `(B,)`.
-        steps: of the search, the same for every utterance.
         beam_size: hypotheses per utterance.
         ctc_weight: share of the CTC branch; 0: attention alone.
+        steps: of the search, the same for every utterance, before which `<eos>` is forbidden; None: at most as many as
+            there are encoder steps.
+
+    Returns:
+        Tokens of the best hypothesis of each utterance.
     """
     from speechbrain.decoders.scorer import CTCScorer, ScorerBuilder
     from speechbrain.decoders.seq2seq import S2SRNNBeamSearcher
@@ -178,5 +189,7 @@ def speechbrain_search(
         beam_size=beam_size,
         scorer=scorer,
     )
-    searcher.change_max_decoding_length = lambda *_: (steps, steps)
-    searcher(memory, lengths / memory.size(1))
+    if steps is not None:
+        searcher.change_max_decoding_length = lambda *_: (steps, steps)
+    hypotheses, *_ = searcher(memory, lengths / memory.size(1))
+    return hypotheses
