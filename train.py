@@ -49,12 +49,6 @@ from utils.sampler import wrap_seed
 from utils.vocabulary import TextForm, make_vocabulary
 
 OF_A_RANK = {"data.root", "data.workers", "training.device"}  # may differ where ranks are on several machines
-BEFORE_VOCABULARIES = {  # what runs were trained with that have no such keys
-    "data.vocabulary": "kaggle",
-    "data.units": "character",
-    "data.text.case": "keep",
-    "data.text.punctuation": "keep",
-}
 
 logger = logging.getLogger(f"las.{__name__}")
 
@@ -70,7 +64,7 @@ class Trainer:
         check_ranks_agree(context, {**shared, "commit": environment(device)["commit"]})
         found = load_last(self.folder)
         if found:
-            check_same_run(self.folder, {**BEFORE_VOCABULARIES, **flatten(found["config"])}, flatten(settings))
+            check_same_run(self.folder, flatten(found["config"]), flatten(settings))
         form = TextForm(**config.data.text_form)
         vocabulary = vocabulary_to_train(make_vocabulary(config.data.vocabulary, form), found, self.folder)
 

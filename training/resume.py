@@ -37,6 +37,12 @@ FREE_TO_CHANGE = (
     *("training.epochs", "training.max_minutes", "training.device", "training.accumulate"),
     *("training.checkpoint_minutes", "decoding.", "wandb.", "test."),
 )
+BEFORE_VOCABULARIES = {  # what runs were trained with that have no such keys
+    "data.vocabulary": "kaggle",
+    "data.units": "character",
+    "data.text.case": "keep",
+    "data.text.punctuation": "keep",
+}
 STATE = ("history", "config", "wandb_run_id", "weights", "averaged_steps", "optimizer")  # beside the model itself
 
 logger = logging.getLogger(f"las.{__name__}")
@@ -182,6 +188,7 @@ def check_same_run(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> No
     Raises:
         UserError: a key differs that would make it another run.
     """
+    old = {**BEFORE_VOCABULARIES, **old}
     changed = [key for key in new if key in old and old[key] != new[key]]
     fixed = [key for key in changed if not key.startswith(FREE_TO_CHANGE)]
     if fixed:
