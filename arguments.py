@@ -95,13 +95,13 @@ def parse_decoding_arguments(parser: CommandParser) -> DecodingArguments:
         (folder,) = folders
         overrides.remove(str(folder) if str(folder) in overrides else next(t for t in overrides if Path(t) == folder))
         overrides += [f"run.dir={folder.absolute().parent}", f"run.name={folder.absolute().name}"]
-    named = any(text.startswith("run.") for text in overrides)
-    if len(flags.checkpoint) == 1 and not named and Path(flags.checkpoint[0]).with_name(TRAINED).exists():
+    flags.named = any(text.startswith("run.") for text in overrides)
+    if len(flags.checkpoint) == 1 and not flags.named and Path(flags.checkpoint[0]).with_name(TRAINED).exists():
         folder = Path(flags.checkpoint[0]).parent.absolute()
         overrides += [f"run.dir={folder.parent}", f"run.name={folder.name}"]
     folder = load_config(flags.config, overrides).run.path
     trained = folder / TRAINED
-    if len(flags.checkpoint) > 1 and not named:  # of no single run: the data is that of the first
+    if len(flags.checkpoint) > 1 and not flags.named:  # of no single run: the data is that of the first
         trained = Path(flags.checkpoint[0]).with_name(TRAINED)
     config = load_config(flags.config, overrides, folder / TUNED, trained, sources)
     flags.changes = ""

@@ -79,6 +79,7 @@ class Utterance(NamedTuple):
     position: int  # in the corpus
     features: Tensor  # (T, D)
     tokens: Tensor  # (U,), <sos> and <eos> included; (0,) without a transcript
+    follower: int | None = None  # position of the utterance that is concatenated to it
 
 
 class Batch(NamedTuple):
@@ -89,6 +90,7 @@ class Batch(NamedTuple):
     feature_lengths: Tensor  # (B,)
     tokens: Tensor  # (B, U), <sos> and <eos> included
     token_lengths: Tensor  # (B,)
+    followers: tuple[int | None, ...] = ()  # of each utterance, see `Utterance`
 
     def to(self, device: torch.device) -> "Batch":
         features, tokens = (tensor.to(device, non_blocking=True) for tensor in (self.features, self.tokens))
@@ -101,8 +103,9 @@ class Batch(NamedTuple):
 
     def rows(self, rows: slice) -> "Batch":
         """Some of the utterances, without the padding that only the others needed."""
-        _, features, lengths, tokens, token_lengths = some = Batch(*(tensor[rows] for tensor in self))
-        return some._replace(features=features[:, : lengths.max()], tokens=tokens[:, : token_lengths.max()])
+        some = self._replace(**{name: getattr(self, name)[rows] for name in self._fields})
+        features, tokens = some.features[:, : some.feature_lengths.max()], some.tokens[:, : some.token_lengths.max()]
+        return some._replace(features=features, tokens=tokens)
 
 
 class FeatureDataset(Dataset):
@@ -122,7 +125,7 @@ class FeatureDataset(Dataset):
         if self.augmentation is not None:
             features = self.augmentation.mask(features, item.position, item.epoch)
         tokens = self.corpus.tokens_of(*positions) if self.corpus.texts is not None else []
-        return Utterance(item.position, features, torch.tensor(tokens, dtype=torch.long))
+        return Utterance(item.position, features, torch.tensor(tokens, dtype=torch.long), item.follower)
 
     def _read(self, position: int, item: Item) -> Tensor:
         """Features `(T, D)` of one utterance, perturbed and normalised."""
@@ -142,6 +145,7 @@ def collate(utterances: Sequence[Utterance]) -> Batch:
         torch.tensor([len(x) for x in features]),
         pad_sequence(tokens, batch_first=True, padding_value=PAD),
         torch.tensor([len(x) for x in tokens]),
+        tuple(utterance.follower for utterance in utterances),
     )
 
 

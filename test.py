@@ -127,7 +127,7 @@ def decode_partition(
     loaded = load_models(checkpoints)
     check_data_root(folder, config.data.root)
     partition = find_partition(config.data.root, name)
-    form = find_format(Path(config.data.root), partition, config.test.header)
+    form = find_format(Path(config.data.root), partition, config.test.header) if split is None else None
     with context.main_process_first():
         corpus = load_corpus(
             [partition],
@@ -170,36 +170,41 @@ def decode_partition(
 
 
 def write_results(
-    folder: Path, row: Mapping[str, str], corpus: Corpus, texts: Sequence[str], form: SubmissionFormat
+    folder: Path, row: Mapping[str, str], corpus: Corpus, texts: Sequence[str], form: SubmissionFormat | None
 ) -> None:
     """Writes what a decoding gave into the folder of the run, a line of decodings.csv and the report among it.
 
-    The submission and predictions-SPLIT.csv are of the last decoding: the log says which one they had been of.
+    All files are of the last decoding: the log says which one they had been of.
 
     Args:
         folder: of the run.
         row: of decodings.csv.
         corpus: that was decoded.
         texts: of its utterances.
-        form: of the submission.
+        form: of the submission; None: a split without transcripts gives hypotheses-SPLIT.csv instead.
     """
     split, rows = row["split"], read_decodings(folder)
-    if row["submission"]:
+    names = [path.stem for path in corpus.paths]
+    if form is not None:
         path, copy = folder / SUBMISSION, Path(row["submission"])
         before = last_of([one for one in rows if one["submission"]], split)
         replaced = describe_replaced(path, before, row)
-        write_submission(path, form, {path.stem: text for path, text in zip(corpus.paths, texts, strict=True)})
+        write_submission(path, form, dict(zip(names, texts, strict=True)))
         logger.info(f"{copy}: a copy of it{replaced}" if copy_submission(path, copy) else f"{path}: written{replaced}")
     if row["distance"]:
         path = folder / f"predictions-{split}.csv"
         replaced = describe_replaced(path, last_of(rows, split), row)
-        names, compared = [path.stem for path in corpus.paths], compare(corpus.transcripts, texts)
-        columns = ("id", *Comparison._fields)
+        columns, compared = ("id", *Comparison._fields), compare(corpus.transcripts, texts)
         write_csv(path, columns, [(name, *one) for name, one in zip(names, compared, strict=True)])
         logger.info(f"{path}: references and hypotheses{replaced}")
+    elif form is None:
+        path = folder / f"hypotheses-{split}.csv"
+        replaced = describe_replaced(path, last_of(rows, split), row)
+        write_csv(path, ("id", "hypothesis"), zip(names, texts, strict=True))
+        logger.info(f"{path}: hypotheses, since {split} has no transcripts{replaced}")
     add_decoding(folder, row)
-    if write_report(folder):
-        logger.info(f"{folder / 'report.html'}: its table has them, with what differs marked")
+    if write_report(folder) and row["distance"]:
+        logger.info(f"{folder / 'report.html'}: its table lists them, errors highlighted")
 
 
 # ---------------------------------------------------------------------------------------------------------- recordings

@@ -110,6 +110,11 @@ def read_texts(config: Config, more: Path | None, vocabulary: Vocabulary = KAGGL
 def main(arguments: DecodingArguments) -> None:
     flags, config, checkpoints, _ = arguments
     folder = config.run.path
+    if len(checkpoints) > 1 and not flags.named:
+        raise UserError(
+            f"--checkpoint: found {len(checkpoints)} models without a name, expected one for their ensemble, under "
+            "which its weights are kept: run.name=both, for test.py as well"
+        )
     if flags.changes:
         logger.info(f"--config {flags.config} changes what the run was trained with: {flags.changes}")
     device = choose_device(config.training.device)
@@ -167,13 +172,14 @@ def tune(
         return [one.distance for one in compare(corpus.transcripts, transcribe(recogniser, corpus, options, device))]
 
     def find(weights: Weights) -> NBest:
-        searcher = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, precision)
+        searcher = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, precision, True)
         return collect(searcher, corpus, device, weights.length_reward)
 
     logger.info(f"searching {config.data.dev} up to {MOST_TRIALS} times as test.py does: {corpus.size}")
     before = Trial(now, config.decoding.rank, measure(now, config.decoding.rank, in_use))
     has_ctc = any(model.ctc is not None for model in models)
-    trials = search_weights(measure, find, before, CTC_WEIGHTS if has_ctc else [0.0], corpus.transcripts, vocabulary)
+    ctc_weights, same = CTC_WEIGHTS if has_ctc else [0.0], in_use is language_model
+    trials = search_weights(measure, find, before, ctc_weights, corpus.transcripts, vocabulary, comparable=same)
     best = min(trials, key=lambda trial: trial.distance)
     columns = (*Weights._fields, "rank", "dev_distance")
     write_csv(folder / "tuning.csv", columns, [(*trial.weights, trial.rank, trial.distance) for trial in trials])
@@ -190,7 +196,8 @@ def tune(
         logger.info(f"{there}: {sizes}")
     if best is before:
         return
-    found = {"rank": best.rank, **{name: round(value, 3) for name, value in best.weights._asdict().items()}}
+    weights = {name: round(value, 3) for name, value in best.weights._asdict().items()}
+    found = {"mode": "beam", "rank": best.rank, **weights}  # found with a beam: a greedy search would not fit them
     shares = f"CTC {best.weights.ctc_weight:g}, language model {best.weights.lm_weight:g}"
     noise = "" if best.surpasses(before) else " (within the noise of so few utterances)"
     tuned = folder / TUNED

@@ -117,10 +117,10 @@ def _make_partitions(
     if findings:
         everything = out / "findings.txt"
         if len(findings) > LISTED:
-            everything.write_text("\n".join(findings) + "\n", encoding="utf-8")
+            everything.write_text("\n".join(findings) + "\n", encoding="utf-8", errors="surrogateescape")
         report = first_findings([f"  {finding}" for finding in findings], everything)
         if not skip_bad:
-            raise UserError(f"{report}\nMend these files and run this again, or go on without them: --skip-bad")
+            raise UserError(f"{report}\nFix these files and run this again, or go on without them: --skip-bad")
         logger.warning(f"{report}\nwent on without them (--skip-bad)")
 
 

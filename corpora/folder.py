@@ -69,6 +69,8 @@ def find_partitions(
         elif recording is None:
             swapped = "; the columns are swapped" if _find(audio, text) else ""
             problems[number] = f"{source}: found no file {audio / path[:200]}, expected the audio of {text!r}{swapped}"
+        elif speakers == "folder" and "/" not in path:
+            problems[number] = f"{source}: found no folder in {path}, expected that of its speaker (--speakers folder)"
         else:
             inside = Path(path).with_suffix("").parts
             id = re.sub(r"[^\w.+-]", "_", "-".join(part for part in inside if part not in ("..", "/")))
@@ -82,7 +84,9 @@ def find_partitions(
         raise UserError(f"{table}: found no utterance, expected a line for each: a path, a tab, what is said{more}")
     if dev_share is None:
         return [Found(name, utterances, findings)]
-    in_dev = choose_dev([utterance.id for utterance in utterances], spoken_by if speakers else None, dev_share)
+    ids, first = [utterance.id for utterance in utterances], dict[str, str]()
+    spoken_by = [first.setdefault(id, speaker) for id, speaker in zip(ids, spoken_by, strict=True)]  # none is in both
+    in_dev = choose_dev(ids, spoken_by if speakers else None, dev_share)
     partitions = [list(compress(utterances, map(chosen.__eq__, in_dev))) for chosen in (False, True)]
     dev_speakers = sorted({speaker for speaker, chosen in zip(spoken_by, in_dev, strict=True) if chosen})
     others = len(set(spoken_by)) - len(dev_speakers)

@@ -26,8 +26,13 @@ def find_utterances(folder: Path) -> Found:
     """The utterances of a partition: every line of the transcript files below `folder`, with its audio."""
     utterances, findings = [], []
     for transcripts in _transcripts_below(folder):
-        files = (path for path in transcripts.parent.iterdir() if not is_leftover(path.name))
-        audio = {path.stem: path for path in files if path.suffix.lower() in AUDIO}
+        audio: dict[str, Path] = {}
+        for path in sorted(transcripts.parent.iterdir()):
+            if is_leftover(path.name) or path.suffix.lower() not in AUDIO:
+                continue
+            if path.stem in audio:
+                findings.append(f"{path}: found {audio[path.stem].name} beside it, expected one recording of that name")
+            audio.setdefault(path.stem, path)
         try:
             lines = read_lines(transcripts)
         except (OSError, UnicodeDecodeError) as error:
@@ -62,15 +67,28 @@ def find_partitions(audio: Path) -> list[Found]:
     """The partitions in a folder of LibriSpeech's layout.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or `audio` is above or below the folder that holds them.
     """
     if not audio.is_dir():
         raise UserError(f"{audio}: found no such folder, expected a tree of audio in LibriSpeech's layout")
     folders = sorted(path for path in audio.iterdir() if path.is_dir() and not is_leftover(path.name))
-    folders = [folder for folder in folders if _transcripts_below(folder)]
-    if not folders:
+    transcripts = {folder: below for folder in folders if (below := _transcripts_below(folder))}
+    if not transcripts:
         raise UserError(f"{audio}: found no PARTITION/SPEAKER/CHAPTER/*.trans.txt, expected LibriSpeech's layout")
-    return [find_utterances(folder) for folder in folders]
+    for path in (path for below in transcripts.values() for path in below):
+        fitting = _folder_of_partitions(path.resolve())
+        if fitting is not None and fitting != audio.resolve():
+            raise UserError(
+                f"{audio}: found {path}, expected PARTITION/SPEAKER/CHAPTER/*.trans.txt in it; this folder fits: "
+                f"{fitting}"
+            )
+    return [find_utterances(folder) for folder in transcripts]
+
+
+def _folder_of_partitions(transcripts: Path) -> Path | None:
+    """What holds PARTITION/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt; None where the folders are not named so."""
+    chapter, speaker = transcripts.parent, transcripts.parent.parent
+    return speaker.parent.parent if transcripts.name == f"{speaker.name}-{chapter.name}.trans.txt" else None
 
 
 def main() -> None:

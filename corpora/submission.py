@@ -85,6 +85,12 @@ def _rows_of(template: Path, ids: list[str], stems: list[str]) -> tuple[list[str
             f"{template}: found {len(ids)} rows, expected {len(stems)}, one for each file of the test set; mend or "
             "remove it"
         )
+    if all(identity.isdecimal() for identity in ids) and (numbers := list(map(int, ids))) != sorted(set(numbers)):
+        row = next(row for row in range(1, len(ids)) if numbers[row] <= numbers[row - 1])
+        raise UserError(
+            f"{template}: found row {ids[row]} after row {ids[row - 1]}, expected ascending numbers, in "
+            "the order of the test set's files; mend or remove it"
+        )
     return ids, stems
 
 

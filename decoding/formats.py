@@ -170,4 +170,7 @@ def _covering(spans: Sequence[tuple[float, float, str]], end: float) -> list[tup
             start = at
         covering.append((start, stop, text))
         at = stop
-    return covering + ([(at, end, "")] if end - at >= SHORTEST or not covering else [])
+    if end - at >= SHORTEST or not covering:
+        return [*covering, (at, end, "")]
+    start, _, text = covering[-1]
+    return [*covering[:-1], (start, end, text)]

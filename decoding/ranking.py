@@ -6,6 +6,7 @@ import torch
 from Levenshtein import distance
 
 from decoding.beam_search import Hypothesis
+from utils.metrics import tidy
 from utils.vocabulary import KAGGLE, Vocabulary
 
 
@@ -19,7 +20,7 @@ def minimum_bayes_risk(hypotheses: Sequence[Hypothesis], vocabulary: Vocabulary 
 
     The expectation is over the hypotheses themselves, with their probabilities. Of equals, the better score wins.
     """
-    texts = [vocabulary.decode(hypothesis.tokens) for hypothesis in hypotheses]
+    texts = [tidy(vocabulary.decode(hypothesis.tokens)) for hypothesis in hypotheses]
     probabilities = torch.tensor([hypothesis.log_probability for hypothesis in hypotheses]).double().softmax(0).tolist()
     risks = [
         sum(probability * distance(text, other) for other, probability in zip(texts, probabilities, strict=True))

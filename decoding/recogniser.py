@@ -26,7 +26,7 @@ class EncodedUtterances(NamedTuple):
     """A batch encoded by one model: what its Speller attends to, and the posteriors of its CTC branch."""
 
     memory: Memory
-    ctc: ctc_prefix.Frames | None  # None without a CTC branch, or if it has no weight
+    ctc: ctc_prefix.Frames | None  # None without a CTC branch, or if nobody needs them
 
 
 class RecogniserState(NamedTuple):
@@ -47,6 +47,7 @@ class Recogniser:
         language_model: added with `lm_weight` times its log P(c | g) (shallow fusion, Gulcehre et al. 2015), or None.
         lm_weight: weight of the language model.
         precision: float32, or bf16 or fp16 for the Listener; as in training, all else is float32.
+        keep_posteriors: whether `encode` returns the posteriors of CTC branches without weight as well.
     """
 
     def __init__(
@@ -56,10 +57,11 @@ class Recogniser:
         language_model: LanguageModel | None = None,
         lm_weight: float = 0.0,
         precision: str = "float32",
+        keep_posteriors: bool = False,
     ):
         self.models, self.ctc_weight = [model.eval() for model in models], ctc_weight
         self.language_model, self.lm_weight = language_model if lm_weight else None, lm_weight
-        self.precision = precision
+        self.precision, self.keep_posteriors = precision, keep_posteriors
 
     @property
     def device(self) -> torch.device:
@@ -72,7 +74,7 @@ class Recogniser:
 
     def prepare(self, encoded: EncoderOutput) -> EncodedUtterances:
         """What `encode` returns of one model, from what its Listener has encoded already."""
-        if self.ctc_weight == 0 or encoded.ctc_log_probs is None:
+        if encoded.ctc_log_probs is None or not (self.ctc_weight or self.keep_posteriors):
             return EncodedUtterances(encoded.memory, None)
         return EncodedUtterances(encoded.memory, ctc_prefix.prepare(encoded.ctc_log_probs, encoded.ctc_lengths))
 
@@ -81,7 +83,10 @@ class Recogniser:
         spellers = [
             model.speller.initial_state(memory, rows) for model, (memory, _) in zip(self.models, encoded, strict=True)
         ]
-        ctc = [None if frames is None else ctc_prefix.initial_state(frames, rows) for _, frames in encoded]
+        ctc = [
+            None if frames is None or self.ctc_weight == 0 else ctc_prefix.initial_state(frames, rows)
+            for _, frames in encoded
+        ]
         N = encoded[0].memory.keys.size(0) * rows
         language_model = None if self.language_model is None else self.language_model.initial_state(N)
         return RecogniserState(tuple(spellers), tuple(ctc), language_model)

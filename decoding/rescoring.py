@@ -15,6 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 from decoding.recogniser import EncodedUtterances, Recogniser
 from utils.vocabulary import CTC_BLANK, EOS, PAD, SOS
 
+IMPOSSIBLE = -1e5  # log-probability of a text that is longer than its CTC steps: infinity times no weight is no number
+
 
 class SourceScores(NamedTuple):
     """Scores of `K` hypotheses."""
@@ -48,7 +50,7 @@ def score_hypotheses(
     The models of an ensemble are averaged, as in the search. A model without a CTC branch counts with its attention.
 
     Args:
-        recogniser: the models.
+        recogniser: the models; it keeps the posteriors of CTC branches whatever their weight.
         encoded: the batch, as `recogniser.encode` returned it.
         hypotheses: of each utterance, tokens without `<eos>`; any number of them per utterance.
 
@@ -77,7 +79,8 @@ def score_hypotheses(
             continue
         log_probs = frames.log_probs.float().repeat_interleave(K, dim=0).transpose(0, 1)
         steps = torch.full_like(lengths, log_probs.size(0))
-        ctc.append(-F.ctc_loss(log_probs, targets, steps, lengths, blank=CTC_BLANK, reduction="none"))
+        ctc_loss = F.ctc_loss(log_probs, targets, steps, lengths, blank=CTC_BLANK, reduction="none")
+        ctc.append((-ctc_loss).clamp(min=IMPOSSIBLE))
     lm = torch.zeros_like(attention[0])
     if recogniser.language_model is not None:
         state, expected = recogniser.language_model.initial_state(len(rows)), []

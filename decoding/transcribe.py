@@ -49,8 +49,12 @@ def frame_budget(device: torch.device, beam_size: int, V: int) -> int:
 def share_of_batches(
     lengths: Sequence[int], beam_size: int, V: int, device: torch.device, context: DistributedContext
 ) -> list[list[Item]]:
-    """This rank's batches of utterances of so many frames: as large as memory allows, and enough for all ranks."""
-    frames = frame_budget(device, beam_size, V)
+    """This rank's batches of utterances of so many frames: as large as memory allows, and enough for all ranks.
+
+    Every rank fills the same batches, as large as the rank with the least memory allows: otherwise their shares would
+    overlap, and leave utterances out.
+    """
+    frames = min(context.all_gather(frame_budget(device, beam_size, V)))
     if context.world_size > 1:
         frames = min(frames, -(-sum(lengths) // context.world_size))
     return fill_batches(lengths, frames)[context.rank :: context.world_size]

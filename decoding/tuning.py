@@ -146,6 +146,7 @@ def search_weights(
     ctc_weights: Sequence[float],
     texts: Sequence[str],
     vocabulary: Vocabulary = KAGGLE,
+    comparable: bool = True,
 ) -> list[Trial]:
     """Tries weights until nothing better comes.
 
@@ -153,6 +154,8 @@ def search_weights(
         measure: distance of each utterance decoded with these weights and this rank.
         find: N-best lists of a search with these weights.
         before: the weights that are in use.
+        comparable: whether `before` was measured with the language model of `measure`; otherwise the same weights may
+            be tried again.
         ctc_weights: that may be taken.
         texts: references.
         vocabulary: that they are spelled with.
@@ -160,7 +163,7 @@ def search_weights(
     Returns:
         All trials, `before` first.
     """
-    trials = {(before.weights, before.rank): before}
+    trials = {(before.weights, before.rank if comparable else "before"): before}
 
     def attempt(weights: Weights, rank: str) -> Trial:
         weights = Weights(*(round(value, 3) for value in weights))

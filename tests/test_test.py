@@ -28,6 +28,23 @@ def last_line(result) -> str:
     return result.stdout.strip().splitlines()[-1]
 
 
+def test_a_template_of_the_submission_is_not_for_other_splits(decode, toy_root, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(toy_root, root)
+    (root / "sample_submission.csv").write_text("index,label\n" + "".join(f"{row},\n" for row in range(9)))
+    assert last_line(decode("--split", "dev", f"data.root={root}")).startswith("dev: 12 utterances, distance ")
+
+
+def test_a_split_without_transcripts_gives_its_texts(decode, tmp_path):
+    result = decode("--split", "test", "decoding.mode=greedy")
+    texts = pd.read_csv(tmp_path / "toy" / "hypotheses-test.csv", keep_default_na=False)
+    assert list(texts.columns) == ["id", "hypothesis"]
+    assert texts["id"].tolist() == [f"test-{number:03d}" for number in range(9)]
+    assert texts["hypothesis"].str.len().min() > 0
+    assert "hypotheses-test.csv: hypotheses, since test has no transcripts" in result.stdout
+    assert not (tmp_path / "submission.csv").exists()
+
+
 def test_a_split_is_scored(decode, toy_root, tmp_path):
     folder = tmp_path / "toy"
     result = decode("--split", "dev", "decoding.beam_size=4")
@@ -39,7 +56,7 @@ def test_a_split_is_scored(decode, toy_root, tmp_path):
     assert last_line(result).startswith(f"dev: 12 utterances, distance {distance:.3f}, CER {cer:.2f} %, WER ")
     assert last_line(result).endswith(" s (beam 4)")
     assert cer < 10
-    assert f"{folder / 'report.html'}: its table has them" in result.stdout
+    assert f"{folder / 'report.html'}: its table lists them" in result.stdout
     assert "predictions-dev.csv" in (folder / "report.html").read_text()
     refused = decode("--split", "dev", "data.root=nowhere", expect=2).stderr
     assert f"found no folder nowhere; {folder} was trained with data.root={toy_root}: repeat the" in refused

@@ -88,6 +88,13 @@ def test_a_failed_start_leaves_no_folder(trained, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_ensemble_needs_a_name(trained, tmp_path):
+    models = ["--checkpoint", *[str(trained.folder / "best.pt")] * 2]
+    refused = run("tune.py", *models, cwd=tmp_path, expect=2).stderr
+    assert "--checkpoint: found 2 models without a name, expected one for their ensemble" in refused
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_tuned_weights_are_found_kept_and_used(trained, tmp_path):
     folder = tmp_path / "toy"
     shutil.copytree(trained.folder, folder)
@@ -98,12 +105,13 @@ def test_tuned_weights_are_found_kept_and_used(trained, tmp_path):
     poor = ["decoding.ctc_weight=0.3", "decoding.lm_weight=3", "decoding.length_reward=0"]
     missing = run("test.py", *arguments, "--split", "dev", *poor, expect=2)
     assert "lm.pt: found no language model; python tune.py makes it" in missing.stderr
-    result = run("tune.py", *arguments, *poor, "--text", str(more))
+    result = run("tune.py", *arguments, *poor, "decoding.mode=greedy", "--text", str(more))
     assert "lm.pt: 98 texts, " in result.stdout
     before, after = map(float, re.search(r"dev: distance ([\d.]+) -> ([\d.]+): CTC ", result.stdout).groups())
     assert after < before
     tuned = parse_yaml((folder / "decoding.yaml").read_text())["decoding"]
-    assert set(tuned) == {"rank", "ctc_weight", "lm_weight", "length_reward"}
+    assert set(tuned) == {"mode", "rank", "ctc_weight", "lm_weight", "length_reward"}
+    assert tuned["mode"] == "beam"  # as it was measured, also where the run decodes greedily
     decoded = run("test.py", *arguments, "--split", "dev").stdout
     assert f"decoding weights: {folder / 'decoding.yaml'}" in decoded
     assert f"distance {after:.3f}" in decoded

@@ -123,7 +123,7 @@ class EpochProgress:
         self._characters += characters
         if self._bar is not None and (self._index % REFRESH == 0 or self._index == self._steps - 1):
             loss = float(self._sums[0] * self.context.world_size / self._characters)  # as far as this rank knows
-            speed = (self._index + 1) / self._steps * self.utterances / self.seconds
+            speed = self.utterances_per_second
             self._bar.set_postfix_str(
                 f"loss {loss:.3f}, {self._note}lr {learning_rate:.1e}, tf {teacher_forcing_rate:.2f}, "
                 f"|g| {float(result.gradient_norm):.2f}, {speed:.1f} utt/s, waiting {self.waiting:.0%}"
@@ -160,7 +160,8 @@ class EpochProgress:
 
     @property
     def utterances_per_second(self) -> float:
-        return self.utterances / self.seconds
+        """Of the epoch so far."""
+        return min(1.0, (self._index + 1) / self._steps) * self.utterances / self.seconds
 
 
 class EtaEstimator:

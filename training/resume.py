@@ -32,7 +32,7 @@ from utils.vocabulary import KAGGLE, TextForm, Vocabulary
 
 # A resumed run may differ from what it started as in keys that begin so, and in no others.
 FREE_TO_CHANGE = (
-    *("run.", "data.root", "data.dev", "data.test", "data.workers", "data.cache", "data.skip_bad"),
+    *("run.", "data.root", "data.test", "data.workers", "data.cache", "data.skip_bad"),
     *("data.accept_changes",),
     *("training.epochs", "training.max_minutes", "training.device", "training.accumulate"),
     *("training.checkpoint_minutes", "decoding.", "wandb.", "test."),

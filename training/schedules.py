@@ -182,7 +182,7 @@ class Schedules:
             self.learning_rate,
             self.schedule,
             self.warmup_epochs,
-            _column(history, "dev_distance"),
+            _column(history[self.ctc_epochs :], "dev_distance"),  # before, it is the distance of the CTC branch
             self.plateau_patience,
         )
 

@@ -194,7 +194,8 @@ class TrainStep:
             self._bad_steps = 0 if finite else self._bad_steps
             return
         self._bad_steps += 1
-        names = ", ".join(self.utterances[index].stem for index in batch.indices.tolist())
+        positions = [*batch.indices.tolist(), *(follower for follower in batch.followers if follower is not None)]
+        names = ", ".join(self.utterances[position].stem for position in positions)
         logger.warning(f"skipped a batch whose gradient is not finite: {names}")
         if self._bad_steps == MAX_BAD_STEPS:
             raise UserError(

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from corpora.checks import read_features, read_transcript
-from corpora.common import Source, Sources, make_corpus
+from corpora.common import Found, Source, Sources, Utterance, make_corpus
 from corpora.folder import find_utterances
 from corpora.librispeech import find_partitions
 from utils.errors import UserError
@@ -115,6 +115,16 @@ BAD_LINES = {
     "half a sound": ("half.wav\tA", "ends early"),
     "raw samples": ("sound.raw\tA", "cannot be read"),
 }
+
+
+def test_findings_on_names_that_are_no_utf_8_are_written_as_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("corpora.common.LISTED", 1)
+    audio = tmp_path / "audio"
+    write_sound(audio / "a.wav", 1)
+    table = "".join(f"caf\udce9-{number}.wav\tNONE\n" for number in range(3))
+    findings = [Found("train", [Utterance("a", audio / "a.wav", "A", "t:1")], table.splitlines())]
+    make_corpus(findings, tmp_path / "out", FeatureConfig(), 1, skip_bad=True)
+    assert (tmp_path / "out" / "findings.txt").read_bytes().startswith(b"caf\xe9-0.wav")
 
 
 @pytest.mark.parametrize("kind", BAD_LINES)

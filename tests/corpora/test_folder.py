@@ -68,7 +68,7 @@ def test_names_as_other_systems_write_them(tmp_path):
         (tmp_path / name).touch()
     table = tmp_path / "t.tsv"
     table.write_text("한.wav\tone\ne\u0301.wav\ttwo\n하나\\é.wav\tthree\n하나/é.wav\\x\tfour\n", encoding="utf-8")
-    train, dev = find_partitions(tmp_path, table, "train", "folder", 0.1)
+    train, dev = find_partitions(tmp_path, table, "train", "prefix", 0.1)
     found = sorted(train.utterances + dev.utterances, key=lambda utterance: utterance.source)
     assert [(utterance.id, utterance.text) for utterance in found] == [("한", "one"), ("é", "two"), ("하나-é", "three")]
     assert all(utterance.audio.is_file() for utterance in found)
@@ -197,6 +197,22 @@ def test_dev_has_speakers_of_its_own(rule, tmp_path):
     assert (train.name, dev.name, len(train.utterances) + len(dev.utterances)) == ("train", "dev", 20)
     assert len(here) == 2
     assert not there & here
+
+
+def test_a_recording_of_two_speakers_is_in_one_partition_and_a_finding(tmp_path):
+    rows = ["path\ttext\twho"]
+    for number in range(6):
+        (tmp_path / f"r{number}.wav").touch()
+        rows += [f"r{number}.wav\tone\ts{number % 3}", f"r{number}.wav\tone\ts{(number + 1) % 3}"]
+    table = tmp_path / "t.tsv"
+    table.write_text("\n".join(rows))
+    train, dev = find_partitions(tmp_path, table, "train", "who", 0.3)
+    there, here = ([utterance.id for utterance in partition.utterances] for partition in (train, dev))
+    assert sorted(there + here) == sorted([f"r{number}" for number in range(6)] * 2)
+    assert here
+    assert not set(there) & set(here)
+    with pytest.raises(UserError, match=r"t\.tsv:2: found no folder in r0\.wav, expected that of its speaker"):
+        find_partitions(tmp_path, table, "train", "folder", 0.3)
 
 
 def test_dev_is_drawn_the_same_way_as_a_table_grows():

@@ -1,6 +1,7 @@
 """A small tree of audio in LibriSpeech's layout to a checked corpus in Kaggle's."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -123,6 +124,27 @@ def test_no_tree(tmp_path, there):
         (tmp_path / "audio" / "dev-clean").mkdir(parents=True)
     with pytest.raises(UserError, match=r"expected .*LibriSpeech's layout"):
         make(tmp_path / "audio", tmp_path / "out")
+
+
+def test_a_folder_above_or_below_is_not_taken_for_the_partitions(tmp_path):
+    audio = write_tree(tmp_path / "LibriSpeech")
+    for wrong in (tmp_path, audio / "dev-clean", audio / "dev-clean" / "84"):
+        with pytest.raises(UserError, match=rf"this folder fits: {re.escape(str(audio))}$"):
+            find_partitions(wrong)
+    other = tmp_path / "other" / "mine" / "deeper"  # folders with names of their own are taken as they are
+    other.mkdir(parents=True)
+    (audio / "dev-clean" / "84" / "121").rename(other / "books")
+    assert [found.name for found in find_partitions(tmp_path / "other")] == ["mine"]
+
+
+def test_two_recordings_of_one_name_are_a_finding(tmp_path):
+    audio = write_tree(tmp_path / "audio")
+    chapter = audio / "dev-clean" / "84" / "121"
+    soundfile.write(chapter / "84-121-0000.wav", np.zeros(16_000), 16_000)
+    (partition,) = find_partitions(audio)
+    (finding,) = partition.findings
+    assert finding.endswith("84-121-0000.wav: found 84-121-0000.flac beside it, expected one recording of that name")
+    assert len(partition.utterances) == 4
 
 
 def test_killed_and_run_again_it_ends_with_the_same_files(tmp_path):

@@ -72,6 +72,8 @@ def test_a_template_with_file_names_gives_ids_and_order(tmp_path):
         ("id,label\nu0,\nu1,\n", "u2"),
         ("id,label\nu0,\nu1,\nu1,\nu2,\n", "named twice"),
         ("id,label\n0,\n1,\n", "found 2 rows, expected 3"),
+        ("id,label\n0,\n2,\n1,\n", "found row 1 after row 2, expected ascending numbers"),
+        ("id,label\n0,\n1,\n1,\n", "found row 1 after row 1, expected ascending numbers"),
         ("id\n0\n1\n2\n", "expected two"),
         ("id,label,more\n0,,\n", "expected two"),
         ("", "expected two"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoding.formats import FORMATS, SUFFIXES, WIDEST_CUE, cues_of, names_of, write_recordings
+from decoding.formats import FORMATS, SHORTEST, SUFFIXES, WIDEST_CUE, cues_of, names_of, write_recordings
 from decoding.recordings import Piece, Recording, Word
 from test import FORMATS as OFFERED
 from utils.errors import UserError
@@ -85,6 +85,8 @@ def test_a_textgrid_has_no_empty_interval_after_a_piece_that_ends_with_the_recor
     content = FORMATS["textgrid"](Recording(recording.path, 3662.0, recording.pieces))
     (count,) = re.findall(r"intervals: size = (\d+)", content.split("item [")[2])
     assert int(count) == 3  # two pieces, and what lies between them
+    content = FORMATS["textgrid"](Recording(recording.path, 3662.0 + SHORTEST / 2, recording.pieces))
+    assert content.count(f"xmax = {3662.0 + SHORTEST / 2:.6f}") == 1 + 2 + 2  # of the file, the tiers, and their ends
 
 
 def test_text_and_a_recording_of_silence():

@@ -31,6 +31,10 @@ def test_risk_prefers_the_middle_of_a_crowd():
     assert minimum_bayes_risk(beam(("A", 0.5), ("B", 0.5))) == "A"
 
 
+def test_risk_is_of_tidy_texts_as_the_score_is():
+    assert minimum_bayes_risk(beam(("XAC", 0.45), ("AC", 0.28), (" AC", 0.27))) == "AC"
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_risk_is_the_expected_distance(seed):
     generator = random.Random(seed)

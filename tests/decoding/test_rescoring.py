@@ -18,20 +18,43 @@ def test_the_beams_scores_are_the_sources_combined(make_las, speech, weights):
     models = [make_las(seed, scale=2.0) for seed in (0, 1)]
     for model in models:
         model.speller.output_bias.data[EOS] += 3.0  # so that texts end before the limit
-    recogniser = Recogniser(models, weights.ctc_weight, train_language_model(TEXTS, 3), weights.lm_weight)
+    language_model = train_language_model(TEXTS, 3)
+    recogniser = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, keep_posteriors=True)
     encoded = recogniser.encode(*speech)
     limits = character_limits(speech[1])
     beams = beam_search(recogniser, encoded, limits, 4, weights.length_reward)
     texts = [[hypothesis.tokens for hypothesis in beam] for beam in beams]
     checked = 0
     for beam, scores, limit in zip(beams, score_hypotheses(recogniser, encoded, texts), limits.tolist(), strict=True):
-        if weights.ctc_weight == 0:  # the recogniser did not prepare it
-            scores = scores._replace(ctc=torch.zeros_like(scores.attention))
         for hypothesis, expected in zip(beam, combine(scores, weights).tolist(), strict=True):
             if len(hypothesis.tokens) < limit:  # a hypothesis cut at the limit has no <eos> to count
                 assert hypothesis.score == pytest.approx(expected, rel=1e-3)
                 checked += 1
     assert checked >= 3
+
+
+def test_the_ctc_score_is_the_same_whatever_weight_the_search_has(make_las, speech):
+    model, texts = make_las(2, scale=2.0), [[KAGGLE.encode(text)[1:-1] for text in TEXTS]] * 3
+    scores = []
+    for weight in (0.0, 0.3):
+        recogniser = Recogniser([model], weight, keep_posteriors=True)
+        scores.append(score_hypotheses(recogniser, recogniser.encode(*speech), texts))
+    for without, with_weight in zip(*scores, strict=True):
+        assert torch.equal(without.ctc, with_weight.ctc)
+        assert not torch.allclose(without.ctc, without.attention)
+
+
+def test_a_text_longer_than_its_ctc_steps_has_a_number_alone_and_in_a_batch(make_las, speech):
+    features, lengths = speech  # the last one has 9 frames, of 3 steps
+    recogniser = Recogniser([make_las()], 0.0, keep_posteriors=True)
+    tokens = [[KAGGLE.encode("A" * 9)[1:-1], KAGGLE.encode("A")[1:-1]]]
+    (alone,) = score_hypotheses(recogniser, recogniser.encode(features[2:, :9], lengths[2:]), tokens)
+    *_, padded = score_hypotheses(recogniser, recogniser.encode(features, lengths), tokens * 3)
+    for weight in (0.0, 0.5, 1.0):
+        scores = combine(alone, Weights(weight, 0.0, 0.0)), combine(padded, Weights(weight, 0.0, 0.0))
+        assert torch.isfinite(scores[0]).all()
+        assert torch.allclose(*scores, rtol=1e-4)
+    assert alone.ctc[0] < -1e4 < alone.ctc[1]
 
 
 def test_each_source_alone(make_las, speech):

@@ -84,10 +84,22 @@ def test_the_budget_is_what_memory_holds_with_so_many_hypotheses(monkeypatch):
 
 def test_ranks_share_the_batches_and_each_has_some(monkeypatch):
     lengths = [10, 40, 22, 31, 20]  # 62 frames, rounded up, are half of them
+    monkeypatch.setattr(DistributedContext, "all_gather", lambda self, value: [value] * self.world_size)
     shares = [share_of_batches(lengths, 2, 31, CPU, DistributedContext(rank, 2)) for rank in range(2)]
     assert [[[item.position for item in batch] for batch in share] for share in shares] == [[[1], [4, 0]], [[3, 2]]]
     (everything,) = share_of_batches(lengths, 2, 31, CPU, SINGLE_PROCESS)
     assert [item.position for item in everything] == [1, 3, 2, 4, 0]
+
+
+def test_ranks_of_unequal_memory_share_every_utterance_once(monkeypatch):
+    lengths, budgets = [10 + 7 * index % 400 for index in range(300)], [9000, 4000, 8999]
+    monkeypatch.setattr(DistributedContext, "all_gather", lambda self, value: budgets)
+    shares = []
+    for rank, budget in enumerate(budgets):
+        monkeypatch.setattr(decoding.transcribe, "frame_budget", lambda *_, budget=budget: budget)
+        shares += share_of_batches(lengths, 2, 31, CPU, DistributedContext(rank, 3))
+    assert sorted(item.position for batch in shares for item in batch) == list(range(300))
+    assert max(max(lengths[item.position] for item in batch) * len(batch) for batch in shares) <= min(budgets)
 
 
 @pytest.mark.parametrize(("mode", "rows"), [("beam", 3), ("greedy", 1)])

@@ -190,6 +190,15 @@ def test_lists_are_searched_four_times_at_most(monkeypatch):
     assert [weights.ctc_weight for weights in searched[1:]] == [0.0, 0.1, 0.2, 0.3]
 
 
+def test_the_weights_in_use_are_measured_again_with_another_language_model():
+    asked, measure, find = world()
+    before = Trial(BEST, "likelihood", [1000] * 20)  # with a language model of before, which was a bad one
+    trials = search_weights(measure, find, before, CTC_WEIGHTS, ["A"] * 20, comparable=False)
+    assert BEST in asked
+    assert min(trials, key=lambda trial: trial.distance).weights == BEST
+    assert trials[0] is before
+
+
 def test_trials_end_at_their_limit(monkeypatch):
     _, measure, find = world()
     monkeypatch.setattr(tuning, "MOST_TRIALS", 5)

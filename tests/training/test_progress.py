@@ -122,6 +122,7 @@ def test_an_epoch_that_was_left_goes_on(clock):
             partial = first.partial(batch=3)
             break
     assert (partial["batch"], partial["characters"], partial["seconds"]) == (3, 30, 3.0)
+    assert first.utterances_per_second == 3 / 5 * 60 / 3  # as at the end of an epoch that max_minutes cut short
     assert partial["totals"].tolist() == [30.0, 60.0, 90.0, 30.0]
     clock[0] += 1000  # which do not count
     rest = epoch_of(partial)

@@ -234,6 +234,12 @@ def test_the_same_settings_say_nothing_and_those_that_are_new_are_logged(caplog)
     assert caplog.messages == ["settings that did not exist then: training.new 1"]
 
 
+def test_another_dev_partition_makes_another_run():
+    """The best epoch is chosen by distances that have to be of the same utterances."""
+    with pytest.raises(UserError, match=r"data\.dev: was 'dev', is now 'test'"):
+        check_same_run(Path("runs/a"), {"data.dev": "dev"}, {"data.dev": "test"})
+
+
 def test_settings_that_may_change_are_logged(caplog):
     check_same_run(Path("runs/a"), OLD, {**OLD, "training.epochs": 5, "data.workers": 0})
     assert caplog.messages == ["changed since: training.epochs 3 -> 5, data.workers 2 -> 0"]

@@ -184,6 +184,9 @@ def test_the_learning_rate_follows_epochs_time_and_distances():
     assert schedules.learning_rate_at(5.0, history(*[0.1] * 5)) == learning_rate(5.0, 0.5, 1e-3, "cosine", 1.0)
     limited = make(max_minutes=5)  # half of its time is over
     assert limited.learning_rate_at(2.5, history(0.1, 0.1)) == learning_rate(2.5, 0.5, 1e-3, "cosine", 1.0)
-    plateau = make(schedule="plateau")
+    plateau = make(schedule="plateau", ctc_epochs=0)
     assert plateau.learning_rate_at(4.5, history(*[0.1] * 4, distances=[5, 6, 7, 4])) == 5e-4
     assert plateau.learning_rate_at(4.5, history(*[0.1] * 4, distances=[5, 6, 4, 3])) == 1e-3
+    warmed_up = make(schedule="plateau", ctc_epochs=2)  # distances of 5 and 4 are those of the CTC branch alone
+    assert warmed_up.learning_rate_at(5.5, history(*[0.1] * 5, distances=[5, 4, 90, 70, 50])) == 1e-3
+    assert warmed_up.learning_rate_at(5.5, history(*[0.1] * 5, distances=[5, 4, 50, 70, 90])) == 5e-4

@@ -129,11 +129,14 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_names_the_utterances(
     assert step.state_dict()["averaged_steps"] == state["averaged_steps"] == 1
     assert caplog.messages == ["skipped a batch whose gradient is not finite: u0, u1, u2, u3, u4"] * 2
     assert take(step, batch).updated  # a good one in between, and counting begins anew
+    take(step, bad.rows(slice(1, 3))._replace(followers=(None, 4)))  # u4 is concatenated to u2
+    assert caplog.messages[2:] == ["skipped a batch whose gradient is not finite: u1, u2, u4"]
+    assert take(step, batch).updated
     for _ in range(2):
         take(step, bad)
     with pytest.raises(UserError, match=r"3 batches in a row gave no finite gradient; .*training\.learning_rate"):
         take(step, bad)
-    assert len(caplog.messages) == 5
+    assert len(caplog.messages) == 6
 
 
 class Scaler:
