@@ -43,7 +43,7 @@ lint: setup        ## style and types
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-bench: setup       ## in 10 minutes on 2 cores: speed beside other ways to write it, on whatever device is there; no data needed
+bench: setup       ## in minutes: speed beside other ways to write it, on whatever device is there; no data needed
 	$(RUN) -m benchmarks.data $(BRIEF)
 	$(RUN) -m benchmarks.decode --shape an4 $(BRIEF)
 	$(RUN) -m benchmarks.train --shape an4 $(BRIEF)
