@@ -53,6 +53,9 @@ def _parse(parser: CommandParser) -> argparse.Namespace:
 
 def _no_run(folder: Path) -> str:
     """The message on an argument that is neither an override nor a folder."""
+    if folder.is_file():
+        flag = "--config" if folder.suffix in (".yaml", ".yml") else "--checkpoint"
+        return f"{folder}: found a file, expected the folder of a run, or key=value; a file is named by {flag} {folder}"
     runs = sorted(str(path.parent) for path in folder.parent.glob(f"*/{TRAINED}"))
     listed = f"; runs that are there: {', '.join(runs[:12])}" if runs else ""
     return f"{folder}: found no such folder, expected that of a run, or key=value{listed}"
@@ -74,7 +77,8 @@ def parse_decoding_arguments(parser: CommandParser) -> DecodingArguments:
     They start from the settings that the run was trained with. Which run: run.name, a folder among the arguments, or
     that of a single checkpoint. A file given by --config, tuned weights and the command line come after, in this order.
     """
-    parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE", help="default: best.pt of the run")
+    named = "or folders of runs (default: best.pt of the run)"
+    parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE", help=named)
     _add_settings(parser, "run.name=demo; runs/demo, the folder of a run, names it too")
     flags, sources = _parse(parser), dict[str, str]()
     # --checkpoint and --audio take all that follows them: what looks like key=value there is an override.
@@ -84,6 +88,7 @@ def parse_decoding_arguments(parser: CommandParser) -> DecodingArguments:
         more += filter(is_override, given)
         setattr(flags, name, [argument for argument in given if not is_override(argument)])
     overrides = [*flags.overrides, *more]
+    flags.checkpoint = [str(path / "best.pt" if path.is_dir() else path) for path in map(Path, flags.checkpoint)]
     folders = [Path(text) for text in overrides if not is_override(text) and Path(text).is_dir()]
     for text in overrides:
         if "=" not in text and text not in known_keys() and not Path(text).is_dir():

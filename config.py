@@ -353,7 +353,8 @@ def _read_override(argument: str) -> dict[str, Any]:
     key, equals, text = argument.partition("=")
     key = key.strip()
     if not equals:
-        raise UserError(f"argument {argument!r}: expected key=value, such as training.epochs=3")
+        named = f"; a file is named by --config {argument}" if argument.endswith((".yaml", ".yml")) else ""
+        raise UserError(f"argument {argument!r}: expected key=value, such as training.epochs=3{named}")
     if get_origin(known_keys().get(key)) is list and "," in text and not text.strip().startswith("["):
         raise UserError(f"command line: {key}: found {text}, expected a list: {key}=[{text}]")
     try:

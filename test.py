@@ -19,7 +19,7 @@ TRANSCRIPTS = "transcripts"  # the folder of what --format writes
 
 
 def parse_arguments() -> DecodingArguments:
-    parser = command_parser(__doc__, (*READING, "run.", "data.test", "decoding.", "test."))
+    parser = command_parser(__doc__, (*READING, "run.", "data.test", "decoding.", "wandb.", "test."))
     parser.add_argument("--split", metavar="NAME", help="partition to decode (default: data.test, for the submission)")
     parser.add_argument("--resume", action="store_true", help="go on with a decoding that was killed")
     parser.add_argument("--audio", nargs="+", default=[], metavar="FILE", help="transcribe these recordings instead")

@@ -183,7 +183,7 @@ def tune(
     best = min(trials, key=lambda trial: trial.distance)
     columns = (*Weights._fields, "rank", "dev_distance")
     write_csv(folder / "tuning.csv", columns, [(*trial.weights, trial.rank, trial.distance) for trial in trials])
-    logger.info(f"{folder / 'tuning.csv'}: the {len(trials)} weights that were tried")
+    logger.info(f"{folder / 'tuning.csv'}: the {len(trials)} sets of weights that were tried")
     characters = sum(len(tidy(text)) for text in corpus.transcripts)
     result = Score(best.distance, sum(best.distances) / max(1, characters), math.nan)
     search = {**config.decoding.model_dump(), **best.weights._asdict(), "rank": best.rank, "mode": "beam"}

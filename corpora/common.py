@@ -246,7 +246,7 @@ def maker_parser(module: str, description: str) -> argparse.ArgumentParser:
         "--features",
         default="mel28",
         metavar="KIND",
-        help="mel28: log mel bands; mfcc13: cepstra (default: %(default)s)",
+        help="melN: N log mel bands; mfccN: N cepstra (default: %(default)s)",
     )
     parser.add_argument("--lowest", type=float, default=0.0, metavar="HZ", help="lower edge of the bands (default: 0)")
     parser.add_argument(

@@ -16,7 +16,7 @@ from utils.errors import UserError
 from utils.failures import SHORTAGES
 from utils.files import is_leftover, read_csv
 
-DEEPEST, WIDEST = 3, 200  # levels below a wrong data root, and folders of each, that are searched for the right one
+DEEPEST, WIDEST = 3, 200  # levels around a wrong data root, and folders of each, that are searched for the right one
 NEIGHBOURS = 6  # most folders or partitions that a message lists
 ALIKE = 0.6  # likeness of two names from which on one is taken for a slip of the other
 
@@ -142,15 +142,14 @@ def _folders_in(root: Path) -> list[Path]:
 
 
 def _fitting_folder(root: Path) -> Path | None:
-    """A folder up to three levels below `root`, or its parent, that is a data root."""
+    """A folder up to three levels below `root`, or above it, that is a data root."""
     level = [root]
     for _ in range(DEEPEST):
         level = [folder for above in level[:WIDEST] for folder in _folders_in(above)]
         for folder in level[:WIDEST]:
             if _recognise(folder):
                 return folder
-    parent = root.resolve().parent
-    return parent if _recognise(parent) else None
+    return next((above for above in root.resolve().parents[:DEEPEST] if _recognise(above)), None)
 
 
 def _neighbours(missing: Path) -> str:

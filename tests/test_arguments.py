@@ -49,6 +49,7 @@ def test_training_takes_files_and_keys(tmp_path, monkeypatch):
         ["runs/one"],
         ["runs/one/"],
         ["--checkpoint", "runs/one/best.pt"],
+        ["--checkpoint", "runs/one"],
         ["decoding.mode=greedy", "runs/one"],
     ],
 )
@@ -103,6 +104,17 @@ def test_what_a_file_changes_in_a_trained_run_is_told(runs, parse, tmp_path):
     assert found.flags.changes == "decoding.beam_size 3 -> 4"
     (runs / "one" / "config.yaml").unlink()
     assert parse("--config", tmp_path / "mine.yaml", "run.name=one").flags.changes == ""
+
+
+def test_a_file_that_wants_a_flag_is_told_which(runs, parse, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"a file is named by --checkpoint runs/one/best\.pt$"):
+        parse("runs/one/best.pt")
+    (tmp_path / "mine.yaml").touch()
+    with pytest.raises(UserError, match=r"a file is named by --config mine\.yaml$"):
+        parse("mine.yaml")
+    monkeypatch.setattr("sys.argv", ["train.py", "mine.yaml"])
+    with pytest.raises(UserError, match=r"expected key=value, .*; a file is named by --config mine\.yaml$"):
+        parse_training_arguments("Trains.")
 
 
 def test_a_folder_that_is_no_run_is_told_with_those_that_are_there(runs, parse):

@@ -97,8 +97,9 @@ def test_a_root_too_high_names_the_folder_that_fits(tmp_path, deeper):
 
 def test_a_root_too_low_names_the_folder_that_fits(tmp_path):
     make_toy_corpus(tmp_path, {"train": 2})
-    with pytest.raises(UserError, match=rf"this one fits: data\.root={tmp_path}$"):
-        detect_layout(tmp_path / "train")
+    for deeper in ("train", "train/mfcc", "train/transcripts"):
+        with pytest.raises(UserError, match=rf"this one fits: data\.root={tmp_path}$"):
+            detect_layout(tmp_path / deeper)
 
 
 def s22(tmp_path):
