@@ -27,7 +27,7 @@ from utils.augment import Augmentation
 from utils.cli import SIGNALS
 from utils.errors import UserError
 from utils.failures import dead_worker, describe_exit
-from utils.sampler import Item
+from utils.sampler import NONE, Item
 from utils.vocabulary import PAD
 
 # Forked workers share what is in memory; spawned ones get copies. Python 3.14 forks only where it is told to.
@@ -82,6 +82,9 @@ class Utterance(NamedTuple):
     follower: int | None = None  # position of the utterance that is concatenated to it
 
 
+NOBODY = torch.empty(0, dtype=torch.long)
+
+
 class Batch(NamedTuple):
     """A padded batch. Positions and lengths stay on the CPU, where they are read without waiting for a GPU."""
 
@@ -90,7 +93,7 @@ class Batch(NamedTuple):
     feature_lengths: Tensor  # (B,)
     tokens: Tensor  # (B, U), <sos> and <eos> included
     token_lengths: Tensor  # (B,)
-    followers: tuple[int | None, ...] = ()  # of each utterance, see `Utterance`
+    followers: Tensor = NOBODY  # (B,) positions of the utterances that are concatenated to them, or -1
 
     def to(self, device: torch.device) -> "Batch":
         features, tokens = (tensor.to(device, non_blocking=True) for tensor in (self.features, self.tokens))
@@ -103,7 +106,7 @@ class Batch(NamedTuple):
 
     def rows(self, rows: slice) -> "Batch":
         """Some of the utterances, without the padding that only the others needed."""
-        some = self._replace(**{name: getattr(self, name)[rows] for name in self._fields})
+        some = Batch(*(tensor[rows] for tensor in self))
         features, tokens = some.features[:, : some.feature_lengths.max()], some.tokens[:, : some.token_lengths.max()]
         return some._replace(features=features, tokens=tokens)
 
@@ -145,7 +148,7 @@ def collate(utterances: Sequence[Utterance]) -> Batch:
         torch.tensor([len(x) for x in features]),
         pad_sequence(tokens, batch_first=True, padding_value=PAD),
         torch.tensor([len(x) for x in tokens]),
-        tuple(utterance.follower for utterance in utterances),
+        torch.tensor([NONE if utterance.follower is None else utterance.follower for utterance in utterances]),
     )
 
 

@@ -21,6 +21,7 @@ from config import Config
 from corpora.loading import load_labelled
 from dataset import Batch, FeatureDataset, is_cepstral, make_loader
 from decoding.greedy import ctc_greedy
+from decoding.transcribe import fill_batches
 from models.las import LAS, character_limit
 from training.schedules import Schedules
 from training.step import TrainStep
@@ -72,7 +73,7 @@ class Peer:
         )
         augmentation = Augmentation(training.seed, is_cepstral(self.train), **config.augment.utterance_kwargs)
         self.loader = make_loader(FeatureDataset(self.train, augmentation), self.sampler, config.data.workers, device)
-        by_length = BucketSampler(self.dev.lengths, training.batch_size)
+        by_length = fill_batches(self.dev.lengths, training.batch_size * max(self.dev.lengths))
         self.dev_loader = make_loader(FeatureDataset(self.dev), by_length, 0, device)
         self.schedules = Schedules(**training.model_dump(include=set(Schedules.__annotations__)))
         self.step = TrainStep(

@@ -18,6 +18,7 @@ from training.optimizer import load_optimizer_state, make_optimizer
 from utils.device import autocast, is_out_of_memory
 from utils.distributed import DistributedContext
 from utils.errors import UserError
+from utils.sampler import NONE
 from utils.vocabulary import KAGGLE, Vocabulary
 
 LEAST_SCALE = 1.0  # of the loss with fp16: gradients that overflow even then are not finite
@@ -194,7 +195,7 @@ class TrainStep:
             self._bad_steps = 0 if finite else self._bad_steps
             return
         self._bad_steps += 1
-        positions = [*batch.indices.tolist(), *(follower for follower in batch.followers if follower is not None)]
+        positions = [*batch.indices.tolist(), *batch.followers[batch.followers != NONE].tolist()]
         names = ", ".join(self.utterances[position].stem for position in positions)
         logger.warning(f"skipped a batch whose gradient is not finite: {names}")
         if self._bad_steps == MAX_BAD_STEPS:

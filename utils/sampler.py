@@ -35,8 +35,7 @@ class BucketSampler(Sampler[list[Item]]):
     Args:
         lengths: frames of each utterance.
         batch_size: utterances per batch, over all ranks; at least twice `world_size`, else shares would be empty.
-        seed: of shuffling and speeds; None, for evaluation, sorts by length, longest first, changes no speed, and gives
-            each rank every `world_size`-th batch whole.
+        seed: of shuffling and speeds.
         speed: largest deviation of the speed from 1.
         concatenate: share of the utterances that are concatenated in pairs, each pair at the speed of its first. An
             epoch has as many batches as without, of fewer rows, but of one at least for each rank.
@@ -54,7 +53,7 @@ class BucketSampler(Sampler[list[Item]]):
         self,
         lengths: Sequence[int],
         batch_size: int,
-        seed: int | None = None,
+        seed: int,
         speed: float = 0.0,
         rank: int = 0,
         world_size: int = 1,
@@ -66,29 +65,21 @@ class BucketSampler(Sampler[list[Item]]):
         self.concatenate = concatenate
 
     def __len__(self) -> int:
-        batches = sum(-(-pool // self.batch_size) for pool in self._pools(len(self.lengths)))
-        return len(range(self.rank, batches, self.world_size)) if self.seed is None else batches
+        return sum(-(-pool // self.batch_size) for pool in self._pools(len(self.lengths)))
 
     def _pools(self, N: int) -> list[int]:
         """Sizes of the pools of `N` utterances: whole batches in all, but for the last one."""
-        if self.seed is None:
-            return [N]
         size = self.POOL * self.batch_size
         count = max(1, round(N / size))
         return [size] * (count - 1) + [N - size * (count - 1)]
 
     def __iter__(self) -> Iterator[list[Item]]:
         N = len(self.lengths)
-        if self.seed is None:
-            order = self.lengths.argsort(descending=True, stable=True)
-            batches = order.split(self.batch_size)[self.rank :: self.world_size]
-            yield from ([Item(index) for index in batch.tolist()] for batch in batches)
-            return
         generator = torch.Generator().manual_seed(wrap_seed(self.seed * 1_000_003 + self.epoch))
         speeds = 1 + self.speed * (2 * torch.rand(N, generator=generator) - 1)
         lengths = self.lengths / speeds
         pools = torch.randperm(N, generator=generator).split(self._pools(N))
-        batches = []
+        batches: list[torch.Tensor] = []
         for pool in pools:
             count = -(-len(pool) // self.batch_size)
             most = min(len(pool) // 2, len(pool) - count * self.world_size)  # no rank's share of a batch is empty

@@ -5,9 +5,9 @@ import torch
 
 from corpora.loading import load_labelled
 from dataset import FeatureDataset, make_loader
+from decoding.transcribe import fill_batches
 from training.diagnosis import diagnose
 from training.evaluate import evaluate
-from utils.sampler import BucketSampler
 from utils.vocabulary import EOS, KAGGLE
 
 CPU = torch.device("cpu")
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def dev(toy_root):
     (corpus,) = load_labelled(toy_root, {"dev": ["dev"]}, "mean_variance")
-    return make_loader(FeatureDataset(corpus), BucketSampler(corpus.lengths, 4, None, 0.0), 0, CPU)
+    return make_loader(FeatureDataset(corpus), fill_batches(corpus.lengths, 4 * max(corpus.lengths)), 0, CPU)
 
 
 def look(model, dev) -> tuple[dict, list[str]]:

@@ -10,9 +10,9 @@ from Levenshtein import distance
 
 from corpora.loading import load_labelled
 from dataset import FeatureDataset, make_loader
+from decoding.transcribe import fill_batches
 from training.evaluate import evaluate, lockstep, utterances_to_show
 from utils.metrics import repetition, score, tidy
-from utils.sampler import BucketSampler
 from utils.vocabulary import EOS, KAGGLE
 
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ def dev(toy_root):
 
 
 def loader_of(corpus, batch_size: int):
-    return make_loader(FeatureDataset(corpus), BucketSampler(corpus.lengths, batch_size, None, 0.0), 0, CPU)
+    return make_loader(FeatureDataset(corpus), fill_batches(corpus.lengths, batch_size * max(corpus.lengths)), 0, CPU)
 
 
 def script(model, text: str) -> None:

@@ -21,13 +21,13 @@ import train
 from config import load_config
 from corpora.loading import load_labelled
 from dataset import FeatureDataset, make_loader
+from decoding.transcribe import fill_batches
 from tests.conftest import SMALL, fork_context, run
 from tests.faults import injected
 from training.evaluate import evaluate
 from training.recorder import Recorder
 from utils.checkpoint import load_checkpoint, model_from
 from utils.device import choose_precision
-from utils.sampler import BucketSampler
 
 CPU = torch.device("cpu")
 KILLS = int(os.environ.get("LAS_KILLS", "4"))
@@ -161,7 +161,7 @@ def test_the_averaged_model_is_what_is_evaluated(unbroken):
     """In the last epoch, whose last weights the checkpoint has as well."""
     last, config = load_checkpoint(unbroken.folder / "unbroken" / "last.pt"), load_config(overrides=unbroken.arguments)
     (dev,) = load_labelled(config.data.root, {"dev": [config.data.dev]}, config.data.normalize)
-    loader = make_loader(FeatureDataset(dev), BucketSampler(dev.lengths, config.training.batch_size), 0, CPU)
+    loader = make_loader(FeatureDataset(dev), fill_batches(dev.lengths, 1000), 0, CPU)
     precision = choose_precision(config.training.precision, CPU)
     averaged, latest = (
         evaluate(model_from({**last, "model": last[key]}).eval(), loader, [0], CPU, precision).metrics["dev_loss"]

@@ -129,7 +129,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_names_the_utterances(
     assert step.state_dict()["averaged_steps"] == state["averaged_steps"] == 1
     assert caplog.messages == ["skipped a batch whose gradient is not finite: u0, u1, u2, u3, u4"] * 2
     assert take(step, batch).updated  # a good one in between, and counting begins anew
-    take(step, bad.rows(slice(1, 3))._replace(followers=(None, 4)))  # u4 is concatenated to u2
+    take(step, bad.rows(slice(1, 3))._replace(followers=torch.tensor([-1, 4])))  # u4 is concatenated to u2
     assert caplog.messages[2:] == ["skipped a batch whose gradient is not finite: u1, u2, u4"]
     assert take(step, batch).updated
     for _ in range(2):

@@ -44,7 +44,7 @@ def test_sampler_drops_nothing_and_depends_on_seed_and_epoch_alone():
     assert first == batches(0, 1)
     assert first != batches(0, 2)
     assert first != batches(1, 1)
-    assert len(list(BucketSampler(lengths, 7))) == len(BucketSampler(lengths, 7)) == 144
+    assert len(first) == len(BucketSampler(lengths, 7, seed=0)) == 144
 
 
 def test_some_utterances_are_concatenated_in_pairs():
@@ -109,20 +109,6 @@ def test_ranks_share_every_batch_in_training(world_size):
     for batch, *parts in zip(whole, *shares, strict=True):
         assert all(parts)
         assert sorted(item for part in parts for item in part) == sorted(batch)
-
-
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_take_turns_with_whole_batches_in_evaluation(world_size):
-    """Longest first, nothing augmented."""
-    lengths = kaggle_lengths(101).tolist()
-    whole = list(BucketSampler(lengths, 8))
-    assert whole[0][0] == Item(int(np.argmax(lengths)), 0, 1.0)
-    frames = [lengths[item.position] for batch in whole for item in batch]
-    assert frames == sorted(lengths, reverse=True)
-    for rank in range(world_size):
-        sampler = BucketSampler(lengths, 8, rank=rank, world_size=world_size)
-        assert list(sampler) == whole[rank::world_size]
-        assert len(sampler) == len(whole[rank::world_size])
 
 
 def test_seeds_beyond_64_bits_are_wrapped():
