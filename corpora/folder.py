@@ -119,7 +119,8 @@ def choose_dev(ids: Sequence[str], speakers: Sequence[str] | None, share: float)
     sizes = Counter(groups)
     if len(sizes) < 2:
         what = "utterance" if speakers is None else f"speaker ({', '.join(sizes)})"
-        raise UserError(f"--dev-share: found {len(sizes)} {what}, expected two or more, for two partitions")
+        flag = "--dev-share" if speakers is None else "--speakers"
+        raise UserError(f"{flag}: found {len(sizes)} {what}, expected two or more, for two partitions")
     chosen: set[str] = set()
     for group in sorted(sizes, key=lambda group: hashlib.sha256(group.encode("utf-8", "surrogateescape")).digest()):
         if len(chosen) + 1 < len(sizes) and sum(sizes[one] for one in chosen) < share * len(groups):

@@ -26,7 +26,7 @@ To get the competition's data (kaggle.com account with the competition joined, A
     kaggle competitions download -c attention-based-speech-recognition
     unzip -q attention-based-speech-recognition.zip -d ./data
 and set data.root to the folder that holds train-clean-100 (as unzipped: data/11-785-f23-hw4p2).
-`make demo` needs no data: it makes its own synthetic speech."""
+`make demo` needs no data: it makes its own synthetic speech, with python -m corpora.demo data/demo."""
 
 
 @dataclass(frozen=True)
