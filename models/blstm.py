@@ -1,4 +1,4 @@
-"""Recurrent layers of the Listener: BLSTM, pyramid BLSTM, and the locked dropout between them.
+"""Recurrent layers of the Listener: BLSTM, pyramid BLSTM, and the dropout between them.
 
 Every layer takes and returns `(B, T, C)` tensors that are zero beyond each utterance's length, so an utterance's
 output never depends on how much padding its batch gave it.
@@ -45,19 +45,29 @@ def reverse_within_lengths(x: Tensor, lengths: Tensor) -> Tensor:
     return _ReverseWithinLengths.apply(x, lengths)
 
 
-class LockedDropout(nn.Module):
-    """Dropout with one mask for all time steps of an utterance (Gal and Ghahramani 2016)."""
+class Dropout(nn.Module):
+    """Dropout; on a CPU in a third of the time of `nn.Dropout`, since an element of the mask takes 8 random bits.
+
+    The mask is drawn anew for every frame. One for all frames of an utterance (locked dropout) makes the first epochs
+    learn more slowly (docs/experiments.md).
+
+    Args:
+        rate: of elements that become 0, below 1; on a CPU rounded to a 256th.
+    """
 
     def __init__(self, rate: float):
         super().__init__()
-        self.rate = rate
+        self.rate, self.level = rate, min(255, round(256 * rate))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, T, C)` to the same shape."""
-        if not self.training or self.rate == 0:
+        """Any shape, to the same."""
+        if not self.training or self.level == 0:
             return x
-        keep = torch.empty(x.size(0), 1, x.size(2), device=x.device).bernoulli_(1 - self.rate)
-        return x * (keep / (1 - self.rate)).to(x.dtype)
+        if x.device.type != "cpu":
+            return nn.functional.dropout(x, self.rate)
+        numbers = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 8),))
+        keep = numbers.view(torch.uint8)[: x.numel()].view(x.shape) >= self.level
+        return x * (keep.to(x.dtype) * (256 / (256 - self.level)))
 
 
 class BLSTM(nn.Module):

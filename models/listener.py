@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
-from models.blstm import BLSTM, LockedDropout, PyramidBLSTM, length_mask
+from models.blstm import BLSTM, Dropout, PyramidBLSTM, length_mask
 
 Frames = TypeVar("Frames", int, Tensor)
 CTC_MAX_REDUCTION = 4  # English has about 6.8 frames per character: character CTC needs a step for each character
@@ -47,7 +47,7 @@ class ListenerOutput(NamedTuple):
 
 
 class Listener(nn.Module):
-    """Conv1d layers, then BLSTM layers, then pyramid BLSTM layers, locked dropout between them.
+    """Conv1d layers, then BLSTM layers, then pyramid BLSTM layers, dropout after each of them.
 
     Args:
         feature_dim: `D`.
@@ -55,7 +55,7 @@ class Listener(nn.Module):
         blstm_layers: BLSTM layers at the frame rate of the convolutions.
         pblstm_layers: pyramid BLSTM layers, each of which halves the frame rate.
         hidden: LSTM units per direction.
-        dropout: rate of the locked dropout after each layer.
+        dropout: rate of the dropout after each layer.
 
     Attributes:
         output_dim: size of the memory, `E`.
@@ -86,7 +86,7 @@ class Listener(nn.Module):
                 strides.append(stride)
                 dim = layers[-1].output_dim
         self.layers = nn.ModuleList(layers)
-        self.dropout = LockedDropout(dropout)
+        self.dropout = Dropout(dropout)
         self.output_dim = dim
 
         self.strides, self.dims = tuple(strides), tuple(int(layer.output_dim) for layer in layers)

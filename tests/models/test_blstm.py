@@ -1,11 +1,11 @@
-"""Recurrent layers against packed sequences and the paper's equation; locked dropout."""
+"""Recurrent layers against packed sequences and the paper's equation; dropout."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from models.blstm import BLSTM, LockedDropout, PyramidBLSTM, length_mask, reverse_within_lengths
+from models.blstm import BLSTM, Dropout, PyramidBLSTM, length_mask, reverse_within_lengths
 
 LENGTHS = torch.tensor([13, 8, 1])
 
@@ -62,14 +62,20 @@ def test_pyramid_pairs_frames():
     torch.testing.assert_close(y, expected)
 
 
-def test_locked_dropout_keeps_one_mask_over_time():
+def test_dropout_draws_a_mask_for_every_element():
     torch.manual_seed(0)
-    dropout = LockedDropout(0.4)
-    x = torch.ones(200, 7, 10)
+    dropout = Dropout(0.4)
+    x = torch.ones(200, 7, 11, requires_grad=True)
     y = dropout(x)
-    assert torch.equal(y, y[:, :1].expand_as(y))
-    assert not torch.equal(y[0], y[1])
-    assert y.unique().tolist() == [0.0, pytest.approx(1 / 0.6)]
-    assert y.mean().item() == pytest.approx(1, abs=0.05)
+    y.sum().backward()
+    assert torch.equal(x.grad, y)
+    assert y.unique().tolist() == [0.0, pytest.approx(1 / 0.6, rel=0.01)]
+    assert y.mean().item() == pytest.approx(1, abs=0.02)
+    dropped = (y == 0).double()
+    for dim in range(3):  # no element follows its neighbour
+        both = (dropped * dropped.roll(1, dim)).mean().item()
+        assert both == pytest.approx(0.16, abs=0.02)
+    assert dropout(x.bfloat16()).dtype == torch.bfloat16
     assert torch.equal(dropout.eval()(x), x)
-    assert LockedDropout(0.0)(x) is x
+    assert Dropout(0.0)(x) is x
+    assert Dropout(0.999).level == 255

@@ -71,4 +71,4 @@ def test_dropout_follows_every_layer_in_training():
     listener = Listener(12, **LISTENERS["pyramid 8x"], hidden=10, dropout=0.5)
     listened = listener(torch.randn(4, 41, 12), torch.full((4,), 41))
     for found in (listened.memory, listened.ctc_memory):
-        assert (found == 0).all(dim=1).float().mean().item() == pytest.approx(0.5, abs=0.2)
+        assert (found == 0).float().mean().item() == pytest.approx(0.5, abs=0.1)
