@@ -33,7 +33,7 @@ from models.blstm import BLSTM
 from models.las import LAS, las_loss
 from training.step import TrainStep
 from utils.cli import run_command
-from utils.device import autocast, choose_device, choose_precision
+from utils.device import PRECISIONS, autocast, choose_device, choose_precision
 from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
 from utils.vocabulary import KAGGLE
@@ -236,7 +236,7 @@ def listener_lstms(bench: Bench) -> list[Row]:
 
         def run_ours(_: object, name: str = name) -> None:
             with autocast(bench.device, name):
-                ours(x, on_device)[0].float().sum().backward()
+                ours(x.to(PRECISIONS[name]), on_device)[0].float().sum().backward()  # as in `lstms_step`
 
         contestants = [Contestant("ours", lambda _: None, run_ours)]
         if name == "float32":

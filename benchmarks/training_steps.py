@@ -12,7 +12,7 @@ from benchmarks.reference.textbook import TextbookLAS
 from dataset import Batch
 from models.las import LAS, las_loss
 from models.listener import Listener
-from utils.device import autocast
+from utils.device import PRECISIONS, autocast
 from utils.vocabulary import KAGGLE
 
 Step = Callable[[Batch], None]
@@ -125,9 +125,8 @@ def lstms_step(feature_dim: int, listener: Mapping[str, Any], device: torch.devi
     model = PaddedLSTMs(feature_dim, **listener).to(device).train()
 
     def step(batch: Batch) -> None:
-        x = model.make_input(batch.features)
-        if precision == "fp16":  # torch chooses a CPU kernel before autocast casts the input, one that fails with fp16
-            x = x.half()
+        # torch chooses a CPU kernel before autocast casts the input: one that may fail in that precision
+        x = model.make_input(batch.features).to(PRECISIONS[precision])
         with autocast(device, precision):
             output = model(x)
         model.zero_grad(set_to_none=True)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from config import load_config
 from corpora.loading import Corpus
-from corpora.submission import SubmissionFormat
 from decoding.history import make_row, read_decodings
 from report.build import gather
 from test import write_results
@@ -122,7 +121,7 @@ def test_the_report_takes_names_of_all_kinds(tmp_path):
     )
     search = {"mode": "greedy", "ctc_weight": 0.5, "lm_weight": 0.0}
     row = make_row("test.py", "dev", 7, "best.pt", search, score(corpus.transcripts, ["A BEE"] * 7), 1.0)
-    write_results(tmp_path, row, corpus, ["A BEE"] * 7, SubmissionFormat(("id", "label"), [], [], ""))
+    write_results(tmp_path, row, corpus, ["A BEE"] * 7, None)
     assert read_decodings(tmp_path) == [row]
     assert row["cer"] == "0"
     (split,) = gather(tmp_path)["splits"]
