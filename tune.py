@@ -172,7 +172,8 @@ def tune(
         return [one.distance for one in compare(corpus.transcripts, transcribe(recogniser, corpus, options, device))]
 
     def find(weights: Weights) -> NBest:
-        searcher = Recogniser(models, weights.ctc_weight, language_model, weights.lm_weight, precision, True)
+        lm = language_model, weights.lm_weight
+        searcher = Recogniser(models, weights.ctc_weight, *lm, precision, keep_posteriors=True)
         return collect(searcher, corpus, device, weights.length_reward)
 
     logger.info(f"searching {config.data.dev} up to {MOST_TRIALS} times as test.py does: {corpus.size}")

@@ -154,11 +154,11 @@ def search_weights(
         measure: distance of each utterance decoded with these weights and this rank.
         find: N-best lists of a search with these weights.
         before: the weights that are in use.
-        comparable: whether `before` was measured with the language model of `measure`; otherwise the same weights may
-            be tried again.
         ctc_weights: that may be taken.
         texts: references.
         vocabulary: that they are spelled with.
+        comparable: whether `before` was measured with the language model of `measure`; otherwise the same weights may
+            be tried again.
 
     Returns:
         All trials, `before` first.
