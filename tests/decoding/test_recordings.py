@@ -84,7 +84,7 @@ def run(tmp_path_factory):
             2,
             False,
         )
-    arguments = [*SMALL, "augment.vocal_tract=0", "augment.speed=0", "augment.frequency_masks=0", "training.epochs=14"]
+    arguments = [*SMALL, "augment.vocal_tract=0", "augment.speed=0", "augment.frequency_masks=0", "training.epochs=24"]
     arguments += ["augment.time_masks=0", "training.guided_attention=1", "data.normalize=mean", "training.batch_size=4"]
     arguments += [f"data.root={root / 'data'}", f"run.dir={root}", "run.name=tones"]
     main(load_config(overrides=arguments))
