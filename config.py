@@ -150,7 +150,7 @@ class ListenerConfig(Section):
 
 
 class AttentionConfig(Section):
-    kind: Literal["dot", "location"]
+    kind: Literal["dot", "relative", "location"]
     heads: Size
     dim: Size
 
@@ -175,9 +175,11 @@ class ModelConfig(Section):
     speller: SpellerConfig
 
     @model_validator(mode="after")
-    def _location_needs_the_step_before(self) -> "ModelConfig":
+    def _attention_and_speller_fit(self) -> "ModelConfig":
         if self.attention.kind == "location" and not self.speller.input_feeding:
             raise ValueError("model.speller.input_feeding to be true where model.attention.kind is location")
+        if self.attention.kind == "relative" and self.speller.input_feeding:
+            raise ValueError("model.speller.input_feeding to be false where model.attention.kind is relative")
         return self
 
 
@@ -257,6 +259,12 @@ class Config(Section):
     decoding: DecodingConfig
     wandb: WandbConfig
     test: TestConfig
+
+    @model_validator(mode="after")
+    def _relative_attention_is_aligned_by_ctc(self) -> "Config":
+        if self.model.attention.kind == "relative" and not self.training.ctc_weight:
+            raise ValueError("training.ctc_weight above 0 where model.attention.kind is relative")
+        return self
 
     @property
     def model_kwargs(self) -> dict[str, Any]:

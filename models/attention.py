@@ -1,6 +1,6 @@
 """Attention: which part of the memory the Speller looks at for its next character (Chan et al. 2015, equations 6-11).
 
-Both kinds are pure functions of their inputs. `project` prepares a memory once; `forward` may then be asked for `Q`
+All kinds are pure functions of their inputs. `project` prepares a memory once; `forward` may then be asked for `Q`
 queries per utterance: one per step in training, one per hypothesis in beam search, without copying the memory.
 """
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.blstm import length_mask
@@ -32,7 +33,7 @@ class Past(NamedTuple):
 
 
 class Attention(nn.Module):
-    """What both kinds of attention share: projections into heads, masked softmax, weighted sum of the values.
+    """What all kinds of attention share: projections into heads, masked softmax, weighted sum of the values.
 
     Args:
         query_dim: size of the queries, the Speller's hidden units.
@@ -45,6 +46,7 @@ class Attention(nn.Module):
     """
 
     sees_past = False  # whether `forward` needs the weights of the steps before
+    sees_position = False  # whether it needs the encoder step that the look before was at
 
     def __init__(self, query_dim: int, memory_dim: int, dim: int, heads: int):
         super().__init__()
@@ -68,6 +70,10 @@ class Attention(nn.Module):
         """Scores before the softmax, `(B, H, Q, S)`, of `query (B, H, Q, A)` and `keys (B, H, S, A)`."""
         raise NotImplementedError
 
+    def prior(self, position: Tensor, steps: int) -> Tensor:
+        """What is added to the energies, `(B, H, Q, steps)`, by the `position (B, Q)` of the look before."""
+        raise NotImplementedError
+
     def must_recompute(self, memory: Memory, queries: int) -> bool:
         """Whether the backward pass of so many queries per utterance needs more memory than the device has to spare."""
         return False
@@ -79,6 +85,7 @@ class Attention(nn.Module):
         past: Past | None = None,
         matmul: Matmul = matmul,
         recompute: bool = False,
+        position: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One look at the memory.
 
@@ -88,12 +95,17 @@ class Attention(nn.Module):
             past: of `(B, H, Q, S)`, for an attention that `sees_past`.
             matmul: in a loop, one `DeferredWeightGrad` for all its steps.
             recompute: compute the largest intermediates again in the backward pass instead of keeping them.
+            position: `(B, Q)`, encoder step of the look before, for an attention that `sees_position`.
 
         Returns:
             The context `(B, Q, dim)`, and the weights `(B, H, Q, S)`: float32, 0 on padding, of sum 1.
         """
         queries = self._split(matmul("query", query, self.query.weight.T, self.query.bias))
         energies = self.energies(queries, memory.keys, past, matmul, recompute).float()
+        if self.sees_position:
+            if position is None:
+                raise ValueError("relative attention needs the position of the look before")
+            energies = energies + self.prior(position, energies.size(3))
         weights = energies.masked_fill(memory.padding, float("-inf")).softmax(dim=3)
         context = matmul("values", weights.to(memory.values.dtype), memory.values)
         return context.transpose(1, 2).flatten(2), weights
@@ -108,6 +120,42 @@ class DotAttention(Attention):
 
     def energies(self, query: Tensor, keys: Tensor, past: Past | None, matmul: Matmul, recompute: bool) -> Tensor:
         return matmul("keys", query, keys.transpose(2, 3))
+
+
+class RelativeAttention(DotAttention):
+    """Scaled dot product, with a prior on how many encoder steps further than the look before each look is.
+
+        softmax(q k / sqrt(A) - strength log(1 + ((offset - centre) / width)^2)) v,   offset = step - position
+
+    The prior is that of a Student-t distribution, with a width of its own for looks behind the centre: speech does not
+    run backwards, and may pause. Its tails fall slowly enough for what is heard to outweigh it. All of it is learned,
+    by each head. Unlike the filters of location attention it needs no more than one number of the look before, which
+    the CTC branch knows in training: no loop over characters (see `ParallelSpeller`).
+    """
+
+    sees_position = True
+    CENTRE, BEHIND, AHEAD, STRENGTH = 1.0, 0.75, 3.0, 2.0  # before training, in encoder steps
+    PACE = 10  # the centre is to move by steps while other weights move by tenths
+
+    def __init__(self, query_dim: int, memory_dim: int, dim: int, heads: int):
+        super().__init__(query_dim, memory_dim, dim, heads)
+        self.centre = nn.Parameter(torch.full((heads,), self.CENTRE / self.PACE))
+        self.log_behind = nn.Parameter(torch.full((heads,), self.BEHIND).log())
+        self.log_ahead = nn.Parameter(torch.full((heads,), self.AHEAD).log())
+        self.strength = nn.Parameter(torch.full((heads,), self.STRENGTH).expm1().log())  # before a softplus
+
+    def prior(self, position: Tensor, steps: int) -> Tensor:
+        centre, behind, ahead, strength = (
+            parameter[:, None, None]
+            for parameter in (
+                self.PACE * self.centre,
+                self.log_behind.exp(),
+                self.log_ahead.exp(),
+                F.softplus(self.strength),
+            )
+        )
+        offset = torch.arange(steps, device=position.device) - position[:, None, :, None] - centre
+        return -strength * torch.log1p((offset / torch.where(offset < 0, behind, ahead)) ** 2)
 
 
 class LocationAttention(Attention):
@@ -154,4 +202,8 @@ class LocationAttention(Attention):
         return (hidden.view(B, H, Q * S, A) @ energy.unsqueeze(2)).view(B, H, Q, S)  # einsum would copy `hidden`
 
 
-ATTENTION: dict[str, type[Attention]] = {"dot": DotAttention, "location": LocationAttention}
+ATTENTION: dict[str, type[Attention]] = {
+    "dot": DotAttention,
+    "relative": RelativeAttention,
+    "location": LocationAttention,
+}

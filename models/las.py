@@ -7,21 +7,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.alignment import ctc_positions
 from models.attention import ATTENTION, Memory
 from models.blstm import length_mask
 from models.listener import Listener
 from models.speller import InputFeedingSpeller, ParallelSpeller, Speller
+from utils.vocabulary import EOS
 
 IGNORED = -100  # target of padding
 GUIDE_WIDTH = 0.2  # of the diagonal that guided attention leaves free, as a share of the utterance
+ALIGNED_WIDTH = 2.0  # of what it leaves free around the alignment of the CTC branch, in encoder steps
 
 
 class EncoderOutput(NamedTuple):
-    """Encoded utterances: the Speller's memory, and the CTC branch's log-probabilities if there is one."""
+    """Encoded utterances: the Speller's memory, the CTC branch's log-probabilities if there is one, and where it hears
+    the transcripts if an attention asks for that."""
 
     memory: Memory
     ctc_log_probs: Tensor | None  # (B, S', V) float32
     ctc_lengths: Tensor  # (B,), on the device of the feature lengths
+    spoken: Tensor | None = None  # (B, U), the encoder step at which each token is spoken
 
 
 class Loss(NamedTuple):
@@ -84,7 +89,12 @@ class LAS(nn.Module):
         return EncoderOutput(memory, ctc, self.listener.steps(feature_lengths)[1])
 
     def forward(
-        self, features: Tensor, feature_lengths: Tensor, tokens: Tensor | None, teacher_forcing_rate: float = 1.0
+        self,
+        features: Tensor,
+        feature_lengths: Tensor,
+        tokens: Tensor | None,
+        teacher_forcing_rate: float = 1.0,
+        characters: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor | None, EncoderOutput]:
         """Encodes utterances and spells along their transcripts.
 
@@ -93,6 +103,8 @@ class LAS(nn.Module):
             feature_lengths: `(B,)`.
             tokens: `(B, U)`, beginning with `<sos>`; None encodes only.
             teacher_forcing_rate: see `Speller.forward`.
+            characters: `(B,)`, number of characters of each transcript, without `<sos>` and `<eos>`; on the CPU best.
+                None counts them.
 
         Returns:
             Logits `(B, U, V)` and attention weights `(B, H, U, S)`, both None without tokens, and the encoder output.
@@ -101,8 +113,17 @@ class LAS(nn.Module):
         if tokens is None:
             return None, None, encoded
         with _float32(features):
-            logits, attention = self.speller(tokens, encoded.memory, teacher_forcing_rate)
+            if self.speller.attention.sees_position and encoded.ctc_log_probs is not None:
+                encoded = encoded._replace(spoken=self._spoken(encoded, encoded.ctc_log_probs, tokens, characters))
+            logits, attention = self.speller(tokens, encoded.memory, teacher_forcing_rate, encoded.spoken)
         return logits, attention, encoded
+
+    def _spoken(self, encoded: EncoderOutput, log_probs: Tensor, tokens: Tensor, characters: Tensor | None) -> Tensor:
+        """Encoder step at which the CTC branch hears each of `tokens (B, U)`; `<sos>` at the first."""
+        if characters is None:
+            characters = (tokens > EOS).sum(1)
+        position = ctc_positions(log_probs, encoded.ctc_lengths, tokens[:, 1:], characters)
+        return F.pad(position, (1, 0)) * (encoded.memory.keys.size(2) / log_probs.size(1))
 
 
 def _float32(like: Tensor) -> torch.autocast:
@@ -140,6 +161,25 @@ def off_diagonal(attention: Tensor, characters: Tensor, steps: Tensor) -> Tensor
     per_character = (attention.mean(1) * penalty).sum(2)
     inside = length_mask(characters, attention.size(2))
     return (per_character * inside).sum() / total
+
+
+def off_alignment(attention: Tensor, spoken: Tensor, characters: Tensor) -> Tensor:
+    """The same, by how much attention lies away from where the CTC branch hears the character to be spelled.
+
+    Args:
+        attention: weights `(B, H, U, S)`.
+        spoken: `(B, U)`, encoder step of each token read; `<eos>` is spoken nowhere, and not counted.
+        characters: `(B,)`, characters of each transcript, neither `<sos>` nor `<eos>`.
+
+    Returns:
+        `()`, between 0 and 1, the mean over characters.
+    """
+    total, characters = characters.sum(), characters.to(attention.device, non_blocking=True)
+    distance = torch.arange(attention.size(3), device=attention.device) - spoken[:, 1:, None]
+    penalty = 1 - torch.exp(-(distance**2) / (2 * ALIGNED_WIDTH**2))
+    per_character = (attention.mean(1)[:, :-1] * penalty).sum(2)
+    inside = length_mask(characters, attention.size(2) - 1)
+    return (per_character * inside).sum() / total.clamp(min=1)
 
 
 def las_loss(

@@ -323,3 +323,16 @@ def test_help_is_on_all_keys_or_on_those_that_matter():
     assert "test.submission=" in some
     assert "training." not in some
     assert some.endswith("python train.py --help lists all keys")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model.speller.input_feeding=true", "model.speller.input_feeding to be false"),
+        ("training.ctc_weight=0", "training.ctc_weight above 0 where model.attention.kind is relative"),
+    ],
+)
+def test_relative_attention_needs_ctc_and_no_input_feeding(override, expected):
+    with pytest.raises(UserError, match=expected):
+        load_config(overrides=["model.attention.kind=relative", override])
+    assert load_config(overrides=["model.attention.kind=relative"]).model.attention.kind == "relative"

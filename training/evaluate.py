@@ -137,7 +137,9 @@ def evaluate(
     def look(batch: Batch) -> list[tuple[int, _UtteranceResult]]:
         nonlocal loss_sum, characters
         with autocast(device, precision):
-            logits, attention, encoded = model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
+            logits, attention, encoded = model(
+                batch.features, batch.feature_lengths, batch.tokens[:, :-1], characters=batch.token_lengths - 2
+            )
         loss = las_loss(logits, encoded, batch.tokens, batch.token_lengths).attention
         limits, ctc_tokens = character_limits(batch.feature_lengths), None
         if encoded.ctc_log_probs is not None:

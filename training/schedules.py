@@ -142,6 +142,7 @@ class Schedules:
     guided_attention: float
     expected_distance: float  # last share of the training that minimises it
     teacher_forcing: Mapping[str, Any]  # start, stages
+    guide_throughout: bool = False  # whether attention is guided on once aligned, as a relative one is by CTC
 
     def __post_init__(self) -> None:
         if self.ctc_epochs >= self.epochs:
@@ -162,12 +163,12 @@ class Schedules:
         return self.epochs - len(history) if len(history) >= self.ctc_epochs else None
 
     def of_epoch(self, epoch: int, history: History) -> EpochSchedule:
-        """The first `ctc_epochs` train the Listener alone; guided attention ends once the model was aligned."""
+        """The first `ctc_epochs` train the Listener alone; attention is guided until aligned, or throughout."""
         monotonicities = _column(history, "dev_monotonicity")
         aligned = any(value >= ALIGNED for value in monotonicities)
         return EpochSchedule(
             teacher_forcing_rate(epoch, **self.teacher_forcing, monotonicities=monotonicities),
-            0.0 if aligned else self.guided_attention,
+            0.0 if aligned and not self.guide_throughout else self.guided_attention,
             epoch > self.ctc_epochs,
             self._progress(epoch - 1, history) + self.expected_distance + ROUNDING >= 1 and self.expected_distance > 0,
         )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dataset import Batch
-from models.las import LAS, las_loss, off_diagonal
+from models.las import LAS, EncoderOutput, las_loss, off_alignment, off_diagonal
 from training.expected_distance import expected_distance
 from training.optimizer import load_optimizer_state, make_optimizer
 from utils.device import autocast, is_out_of_memory
@@ -102,7 +102,7 @@ class TrainStep:
             characters: of the whole batch over all ranks, `<eos>` counted.
             learning_rate: of AdamW for this step.
             teacher_forcing_rate: probability that the Speller reads the true previous character.
-            guided_attention: weight of the loss on attention away from the diagonal.
+            guided_attention: weight of the loss on attention away from the diagonal, or the alignment of CTC.
             train_speller: False trains the Listener alone, by CTC.
             minimise_distance: whether `expected_distance` is minimised too.
 
@@ -168,13 +168,12 @@ class TrainStep:
             with self._synchronised(last=first == starts[-1]):
                 with autocast(self.device, self.precision):
                     logits, attention, encoded = self._parallel(
-                        part.features, part.feature_lengths, tokens, teacher_forcing_rate
+                        part.features, part.feature_lengths, tokens, teacher_forcing_rate, part.token_lengths - 2
                     )
                 loss = las_loss(logits, encoded, part.tokens, part.token_lengths, self.ctc_weight, self.label_smoothing)
                 total = loss.total
                 if spell and guided_attention:
-                    guide = off_diagonal(attention, part.token_lengths - 1, encoded.memory.lengths)
-                    total = total + guided_attention * guide
+                    total = total + guided_attention * self._guide(attention, encoded, part.token_lengths)
                 if spell and minimise_distance:
                     expected = expected_distance(self.model, encoded, part, self.ctc_weight, self.vocabulary)
                     total = total + expected / part.characters
@@ -182,6 +181,13 @@ class TrainStep:
                 self.scaler.scale(total * (share * self.context.world_size)).backward()  # DDP averages over ranks
             losses += torch.stack([value.detach() for value in loss]) * share
         return losses
+
+    @staticmethod
+    def _guide(attention: Tensor, encoded: EncoderOutput, token_lengths: Tensor) -> Tensor:
+        """The loss of guided attention: along the CTC branch's alignment where the Speller was given it."""
+        if encoded.spoken is None:
+            return off_diagonal(attention, token_lengths - 1, encoded.memory.lengths)
+        return off_alignment(attention, encoded.spoken, token_lengths - 2)
 
     def _synchronised(self, last: bool) -> AbstractContextManager[None]:
         """Ranks exchange gradients in the backward pass of the last micro-batch alone."""

@@ -1,4 +1,4 @@
-"""Both kinds of attention against their equations."""
+"""All kinds of attention against their equations."""
 
 import math
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from benchmarks.pretend_cuda import PretendCuda
-from models.attention import ATTENTION, DotAttention, LocationAttention, Past
+from models.attention import ATTENTION, DotAttention, LocationAttention, Past, RelativeAttention
+from models.deferred_grad import matmul
 
 LENGTHS = torch.tensor([9, 4])
 
@@ -122,3 +123,28 @@ def test_intermediates_are_computed_again_where_memory_is_short_and_on_a_gpu_alo
         assert not attention.must_recompute(projected, queries=2**32 // size)
         assert attention.must_recompute(projected, queries=2**32 // size + 1)
         assert not DotAttention(5, 7, dim=8, heads=2).must_recompute(projected, queries=10**9)
+
+
+@torch.no_grad()
+def test_relative_attention_is_the_dot_product_with_its_prior(inputs):
+    query, memory, _ = inputs
+    torch.manual_seed(1)
+    attention = RelativeAttention(5, 7, dim=8, heads=2)
+    for parameter in (attention.centre, attention.log_behind, attention.log_ahead, attention.strength):
+        parameter.add_(0.3 * torch.randn(2))
+    position = torch.tensor([[0.0, 2.5, 7.0], [0.0, 1.0, 3.0]])
+    projected = attention.project(memory, LENGTHS)
+    _, weights = attention(query, projected, position=position)
+    energies = attention.energies(attention._split(attention.query(query)), projected.keys, None, matmul, False)
+    for b, head, q in ((0, 0, 0), (0, 1, 1), (0, 0, 2), (1, 1, 2)):
+        length, expected = int(LENGTHS[b]), []
+        for step in range(length):
+            offset = step - float(position[b, q]) - 10 * float(attention.centre[head])
+            width = (attention.log_behind if offset < 0 else attention.log_ahead)[head].exp()
+            strength = math.log1p(math.exp(attention.strength[head]))
+            expected.append(float(energies[b, head, q, step]) - strength * math.log1p((offset / float(width)) ** 2))
+        torch.testing.assert_close(
+            weights[b, head, q, :length], torch.tensor(expected).softmax(0), atol=1e-5, rtol=1e-4
+        )
+    with pytest.raises(ValueError, match="position"):
+        attention(query, projected)

@@ -1,9 +1,12 @@
 """The losses, written out and enumerated; gradients of the whole model."""
 
+import math
+
 import pytest
 import torch
 
-from models.las import character_limit, las_loss, off_diagonal
+from models.las import character_limit, las_loss, off_alignment, off_diagonal
+from utils.vocabulary import EOS, PAD, SOS
 
 TOKENS = torch.tensor([[1, 5, 9, 4, 2], [1, 8, 8, 2, 0], [1, 4, 2, 0, 0]])
 LENGTHS = torch.tensor([5, 4, 3])
@@ -127,3 +130,26 @@ def test_attention_off_the_diagonal_written_out():
     diagonal = torch.eye(6).expand(1, 1, 6, 6)
     assert off_diagonal(diagonal, torch.tensor([6]), torch.tensor([6])) == 0
     assert off_diagonal(diagonal.flip(3), torch.tensor([6]), torch.tensor([6])) > 0.5
+
+
+def test_off_alignment_counts_what_is_not_where_the_next_character_is_spoken():
+    """Of characters alone: <eos> may be looked for anywhere, and padding does not count."""
+    spoken = torch.tensor([[0.0, 3.0, 6.0, 6.0], [0.0, 2.0, 9.0, 9.0]])  # <sos>, characters
+    characters = torch.tensor([2, 1])
+    weights = torch.zeros(2, 1, 4, 8)
+    for row, query, step in ((0, 0, 3), (0, 1, 6), (0, 2, 0), (1, 0, 2), (1, 1, 7)):
+        weights[row, 0, query, step] = 1
+    assert off_alignment(weights, spoken, characters) == 0
+    weights[0, 0, 1] = weights[0, 0, 1].roll(-2)  # looks at step 4, two from where the character is spoken
+    expected = (1 - math.exp(-0.5)) / 3
+    assert off_alignment(weights, spoken, characters).item() == pytest.approx(expected)
+
+
+def test_relative_attention_is_told_where_ctc_hears_the_transcript(make_las, speech):
+    model = make_las(attention={"kind": "relative"}, speller={"input_feeding": False}, ctc=True)
+    tokens = torch.tensor([[SOS, 5, 9, 4], [SOS, 8, 8, EOS], [SOS, 4, EOS, PAD]])
+    counted, told = (model(*speech, tokens, characters=given)[2].spoken for given in (None, torch.tensor([3, 2, 1])))
+    torch.testing.assert_close(told, counted)
+    assert (told[:, 0] == 0).all()
+    assert (told.diff(dim=1)[0] >= 0).all()
+    assert make_las()(*speech, tokens)[2].spoken is None

@@ -11,7 +11,7 @@ from utils.vocabulary import SOS
 TOKENS = torch.tensor([[SOS, 5, 9, 4, 7], [SOS, 8, 8, 3, 3], [SOS, 4, 20, 30, 6]])
 
 
-@pytest.mark.parametrize(("kind", "feeding"), [("dot", True), ("location", True), ("dot", False)])
+@pytest.mark.parametrize(("kind", "feeding"), [("dot", True), ("location", True), ("dot", False), ("relative", False)])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_steps_equal_the_whole_sequence(make_las, speech, kind, feeding, layers):
     speller = {"layers": layers, "input_feeding": feeding}
@@ -253,3 +253,28 @@ def test_gradients_taken_after_the_loop_are_those_taken_step_by_step(make_las, s
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
     assert len(expected) > 8
+
+
+RELATIVE = {"attention": {"kind": "relative", "heads": 2}, "speller": {"layers": 2, "input_feeding": False}}
+
+
+@torch.no_grad()
+def test_a_relative_look_begins_where_the_furthest_one_was(make_las, speech):
+    model = make_las(**RELATIVE)
+    memory, asked = model.listen(*speech).memory, []
+    prior = model.speller.attention.prior
+    model.speller.attention.prior = lambda position, steps: asked.append(position) or prior(position, steps)
+    state, furthest = model.speller.initial_state(memory), torch.zeros(3)
+    for token in TOKENS.unbind(1):
+        _, state, weights = model.speller.step(token, state, memory)
+        torch.testing.assert_close(asked[-1][:, 0], furthest)
+        furthest = torch.maximum(furthest, weights.mean(1) @ torch.arange(weights.size(2)).float())
+    assert (state.position > 0).all()
+    spoken = torch.arange(5.0).expand(3, 5)
+    model.speller(TOKENS, memory, 1.0, spoken)  # all of a transcript at once, from where each token is spoken
+    assert torch.equal(asked[-1], spoken)
+
+
+def test_attention_and_speller_that_do_not_fit(make_las):
+    with pytest.raises(ValueError, match="position"):
+        make_las(attention={"kind": "relative"}, speller={"input_feeding": True})

@@ -165,6 +165,7 @@ def test_an_epoch_of_each_kind():
     assert schedules.of_epoch(3, history(0.0, 0.1)) == (0.9, 0.5, True, False)
     assert schedules.of_epoch(4, history(0.0, 0.1, ALIGNED)) == (0.45, 0.0, True, False)
     assert schedules.of_epoch(5, history(0.0, 0.1, ALIGNED, 0.2)) == (pytest.approx(0.225), 0.0, True, False)
+    assert make(guide_throughout=True).of_epoch(4, history(0.0, 0.1, ALIGNED)) == (0.45, 0.5, True, False)
 
 
 def test_the_last_share_of_the_epochs_or_minutes_minimises_the_distance():

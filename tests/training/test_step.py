@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dataset import Batch, Utterance, collate
-from models.las import las_loss, off_diagonal
+from models.las import las_loss, off_alignment, off_diagonal
 from training.step import ExponentialMovingAverage, TrainStep
 from utils.distributed import SINGLE_PROCESS
 from utils.errors import UserError
@@ -261,3 +261,20 @@ def test_the_expected_distance_changes_the_step_and_not_the_reported_losses(make
     assert torch.equal(one.losses, other.losses)
     assert one.gradient_norm != other.gradient_norm
     assert minimising.model.training
+
+
+def test_relative_attention_is_guided_by_ctc(make_las, batch):
+    """The same loss, but away from where the CTC branch hears the characters."""
+    relative = {"attention": {"kind": "relative"}, "speller": {"input_feeding": False}, "ctc": True}
+    settings = {"accumulate": 1, "weight_decay": 0.01, "clip_norm": 1e9, "ctc_weight": 0.3, "label_smoothing": 0.1}
+    paths = [Path(f"u{index}.npy") for index in range(len(TEXTS))]
+    step = TrainStep(
+        make_las(**relative), SINGLE_PROCESS, "float32", paths, **settings, ema_steps=10, ctc_only_warmup=False
+    )
+    take(step, batch)
+    model = make_las(**relative)
+    logits, attention, encoded = model(batch.features, batch.feature_lengths, batch.tokens[:, :-1])
+    loss = las_loss(logits, encoded, batch.tokens, batch.token_lengths, 0.3, 0.1).total
+    (loss + 0.5 * off_alignment(attention, encoded.spoken, batch.token_lengths - 2)).backward()
+    for found, expected in zip(step.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad)
