@@ -27,8 +27,10 @@ STEP_SETTINGS = {"learning_rate", "weight_decay", "clip_norm", "ctc_weight", "la
 
 
 def with_input_feeding(model_kwargs: Mapping[str, Any], input_feeding: bool) -> dict[str, Any]:
-    """The same sizes with `model.speller.input_feeding` as given; without it the attention has to be `dot`."""
-    kind = model_kwargs["attention"]["kind"] if input_feeding else "dot"
+    """The same sizes with `model.speller.input_feeding` as given; dot attention where the kind does not go with it."""
+    fitting = {"dot", "location"} if input_feeding else {"dot", "relative"}
+    kind = model_kwargs["attention"]["kind"]
+    kind = kind if kind in fitting else "dot"
     return {
         **model_kwargs,
         "attention": {**model_kwargs["attention"], "kind": kind},

@@ -14,10 +14,10 @@ model.attention.kind=location model.speller.input_feeding=true; a lower or highe
 augment.from_epoch after alignment; more speech. Small corpora need more epochs."""
 ENDING = """What usually helps: decoding.ctc_weight=0.5 with training.ctc_weight above 0, since the CTC branch knows
 where speech ends; more epochs; transcripts that say all that is said."""
-LOOPING = """What usually helps: model.attention.kind=relative (with CTC, without input feeding) or location
-model.speller.input_feeding=true, which see where they looked before; decoding.ctc_weight=0.5 with training.ctc_weight above 0; training.teacher_forcing stages, so that it
-learns to go on after its own mistakes; more epochs, or a higher model.speller.dropout where train loss is far below dev
-loss."""
+LOOPING = """What usually helps: model.attention.kind=relative with training.ctc_weight above 0, or
+model.attention.kind=location model.speller.input_feeding=true, which see where they looked before;
+decoding.ctc_weight=0.5 with training.ctc_weight above 0; training.teacher_forcing stages, so that it learns to go on
+after its own mistakes; more epochs, or a higher model.speller.dropout where train loss is far below dev loss."""
 
 
 def diagnose(metrics: Mapping[str, float], epoch: int) -> list[str]:

@@ -19,7 +19,7 @@ from models.las import EncoderOutput
 from models.listener import CTC_MAX_REDUCTION
 from utils.vocabulary import CTC_BLANK, EOS, SOS
 
-ATTENTION = {"dot": "keyvalue", "location": "location"}
+ATTENTION = {"dot": "keyvalue", "relative": "keyvalue", "location": "location"}
 TOLERANCE = 0.01  # by which the parameter count may exceed what was asked for
 
 
@@ -127,7 +127,12 @@ class SpeechBrainLAS(nn.Module):
         return x, ctc_memory, lengths, ctc_lengths
 
     def forward(
-        self, features: Tensor, lengths: Tensor, tokens: Tensor | None, teacher_forcing_rate: float = 1.0
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        tokens: Tensor | None,
+        teacher_forcing_rate: float = 1.0,
+        characters: Tensor | None = None,
     ) -> tuple[Tensor | None, Tensor | None, EncoderOutput]:
         """As `models.las.LAS`, but with teacher forcing throughout, as in SpeechBrain's recipes.
 

@@ -41,7 +41,7 @@ def script(model, text: str) -> None:
         logits[range(len(token)), [answer[min(index, len(answer) - 1)] for index in position.tolist()]] = 20.0
         return logits, (position + 1,), torch.zeros(len(token), 1, memory.keys.size(2))
 
-    def spell(tokens, memory, teacher_forcing_rate):
+    def spell(tokens, memory, teacher_forcing_rate, spoken):
         B, U = tokens.shape
         characters, steps = (tokens > 0).sum(1), memory.lengths
         attention = torch.zeros(B, 1, U, memory.keys.size(2))
@@ -136,7 +136,7 @@ def test_it_ends_without_a_result_once_it_is_stopped(batches, make_las, dev):
     """Of three batches: one that has all of them is not stopped any more."""
     model, evaluated = make_las(), []
     forward = model.forward
-    model.forward = lambda *arguments: evaluated.append(1) or forward(*arguments)
+    model.forward = lambda *inputs, **named: evaluated.append(1) or forward(*inputs, **named)
     found = evaluate(model, loader_of(dev, 4), [0], CPU, "float32", stop=lambda: len(evaluated) >= batches)
     assert (found is None) == (batches < 3)
     assert len(evaluated) == batches
