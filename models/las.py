@@ -154,13 +154,10 @@ def off_diagonal(attention: Tensor, characters: Tensor, steps: Tensor) -> Tensor
     Returns:
         `()`, between 0 and 1, the mean over characters.
     """
-    total, characters = characters.sum(), characters.to(attention.device, non_blocking=True)
-    u = torch.arange(attention.size(2), device=attention.device) / characters.unsqueeze(1)
+    u = torch.arange(attention.size(2), device=attention.device)
+    u = u / characters.to(attention.device, non_blocking=True).unsqueeze(1)
     s = torch.arange(attention.size(3), device=attention.device) / steps.unsqueeze(1)
-    penalty = 1 - torch.exp(-((u.unsqueeze(2) - s.unsqueeze(1)) ** 2) / (2 * GUIDE_WIDTH**2))
-    per_character = (attention.mean(1) * penalty).sum(2)
-    inside = length_mask(characters, attention.size(2))
-    return (per_character * inside).sum() / total
+    return _off_path(attention, u.unsqueeze(2) - s.unsqueeze(1), GUIDE_WIDTH, characters)
 
 
 def off_alignment(attention: Tensor, spoken: Tensor, characters: Tensor) -> Tensor:
@@ -174,12 +171,16 @@ def off_alignment(attention: Tensor, spoken: Tensor, characters: Tensor) -> Tens
     Returns:
         `()`, between 0 and 1, the mean over characters.
     """
-    total, characters = characters.sum(), characters.to(attention.device, non_blocking=True)
     distance = torch.arange(attention.size(3), device=attention.device) - spoken[:, 1:, None]
-    penalty = 1 - torch.exp(-(distance**2) / (2 * ALIGNED_WIDTH**2))
-    per_character = (attention.mean(1)[:, :-1] * penalty).sum(2)
-    inside = length_mask(characters, attention.size(2) - 1)
-    return (per_character * inside).sum() / total.clamp(min=1)
+    return _off_path(attention[:, :, :-1], distance, ALIGNED_WIDTH, characters)
+
+
+def _off_path(attention: Tensor, distance: Tensor, width: float, characters: Tensor) -> Tensor:
+    """How much attention `(B, H, U, S)` lies further than about `width` from a path, by its `distance (B, U, S)`."""
+    total, characters = characters.sum().clamp(min=1), characters.to(attention.device, non_blocking=True)
+    penalty = 1 - torch.exp(-(distance**2) / (2 * width**2))
+    per_character = (attention.mean(1) * penalty).sum(2)
+    return (per_character * length_mask(characters, attention.size(2))).sum() / total
 
 
 def las_loss(
