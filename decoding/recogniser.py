@@ -70,13 +70,17 @@ class Recogniser:
     def encode(self, features: Tensor, feature_lengths: Tensor) -> tuple[EncodedUtterances, ...]:
         """Each model's encoding of `features (B, T, D)` of `feature_lengths (B,)`."""
         with autocast(features.device, self.precision):
-            return tuple(self.prepare(model.listen(features, feature_lengths)) for model in self.models)
+            return tuple(self.prepare(model, model.listen(features, feature_lengths)) for model in self.models)
 
-    def prepare(self, encoded: EncoderOutput) -> EncodedUtterances:
-        """What `encode` returns of one model, from what its Listener has encoded already."""
-        if encoded.ctc_log_probs is None or not (self.ctc_weight or self.keep_posteriors):
+    def prepare(self, model: LAS, encoded: EncoderOutput) -> EncodedUtterances:
+        """What `encode` returns of a model, from what its Listener has encoded already."""
+        if encoded.ctc_log_probs is None or not (self._scores_prefixes(model) or self.keep_posteriors):
             return EncodedUtterances(encoded.memory, None)
         return EncodedUtterances(encoded.memory, ctc_prefix.prepare(encoded.ctc_log_probs, encoded.ctc_lengths))
+
+    def _scores_prefixes(self, model: LAS) -> bool:
+        """Whether the CTC branch follows every hypothesis: for its score, or to tell attention where it is."""
+        return self.ctc_weight > 0 or model.speller.attention.sees_position
 
     def initial_state(self, encoded: Sequence[EncodedUtterances], rows: int = 1) -> RecogniserState:
         """State before `<sos>` for `rows` hypotheses of each utterance, `N = B * rows`."""
@@ -84,8 +88,8 @@ class Recogniser:
             model.speller.initial_state(memory, rows) for model, (memory, _) in zip(self.models, encoded, strict=True)
         ]
         ctc = [
-            None if frames is None or self.ctc_weight == 0 else ctc_prefix.initial_state(frames, rows)
-            for _, frames in encoded
+            ctc_prefix.initial_state(frames, rows) if frames is not None and self._scores_prefixes(model) else None
+            for model, (_, frames) in zip(self.models, encoded, strict=True)
         ]
         N = encoded[0].memory.keys.size(0) * rows
         language_model = None if self.language_model is None else self.language_model.initial_state(N)
@@ -99,10 +103,13 @@ class Recogniser:
         for model, speller_state, ctc_state, (memory, frames) in zip(
             self.models, state.spellers, state.ctc, encoded, strict=True
         ):
-            logits, speller_state, _ = model.speller.step(token, speller_state, memory)
-            model_scores = logits.log_softmax(-1)
+            ctc_scores = spoken = None
             if frames is not None and ctc_state is not None:
                 ctc_scores, ctc_state = ctc_prefix.step(token, ctc_state, frames)
+                spoken = model.encoder_step(ctc_state.position)
+            logits, speller_state, _ = model.speller.step(token, speller_state, memory, spoken)
+            model_scores = logits.log_softmax(-1)
+            if ctc_scores is not None and self.ctc_weight:
                 model_scores = (1 - self.ctc_weight) * model_scores + self.ctc_weight * ctc_scores
             log_probs.append(model_scores)
             spellers.append(speller_state)

@@ -72,14 +72,16 @@ def score_hypotheses(
     attention: list[Tensor] = []
     ctc: list[Tensor] = []
     for model, (memory, frames) in zip(recogniser.models, encoded, strict=True):
-        logits, _ = model.speller(inputs, memory)
+        log_probs, steps = None, lengths
+        if frames is not None:
+            log_probs = frames.log_probs.float().repeat_interleave(K, dim=0)
+            steps = torch.full_like(lengths, log_probs.size(1))
+        logits, _ = model.speller(inputs, memory, spoken=model.spoken(log_probs, steps, inputs, lengths))
         attention.append(of_targets(logits.log_softmax(-1)))
-        if frames is None:
+        if log_probs is None:
             ctc.append(attention[-1])
             continue
-        log_probs = frames.log_probs.float().repeat_interleave(K, dim=0).transpose(0, 1)
-        steps = torch.full_like(lengths, log_probs.size(0))
-        ctc_loss = F.ctc_loss(log_probs, targets, steps, lengths, blank=CTC_BLANK, reduction="none")
+        ctc_loss = F.ctc_loss(log_probs.transpose(0, 1), targets, steps, lengths, blank=CTC_BLANK, reduction="none")
         ctc.append((-ctc_loss).clamp(min=IMPOSSIBLE))
     lm = torch.zeros_like(attention[0])
     if recogniser.language_model is not None:

@@ -1,50 +1,51 @@
-"""Alignment of a transcript to the encoder steps at which it is spoken, by the CTC branch."""
+"""Where the CTC branch hears the characters of a text, without looking at what follows them."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from models.blstm import length_mask
+from utils.vocabulary import CTC_BLANK
 
-LEAST = 1e-6  # occupancy of a character that CTC cannot place at all
-
-
-def ctc_occupancy(log_probs: Tensor, lengths: Tensor, characters: Tensor, character_lengths: Tensor) -> Tensor:
-    """Probability that each character of a transcript is the one spoken at each step, given the whole transcript.
-
-    It is what the forward-backward algorithm computes on the way to the gradient of the CTC loss (Graves et al. 2006,
-    equation 15), here with a label of its own for every character, so that one call of torch's loss yields it for a
-    batch. Such labels differ from their neighbours: a doubled letter needs no blank between.
-
-    Args:
-        log_probs: `(B, S, V)`, blank 0; no gradient flows into them.
-        lengths: `(B,)`, steps of each utterance.
-        characters: `(B, U)`, padded with any.
-        character_lengths: `(B,)`.
-
-    Returns:
-        `(B, S, U)`; what lies beyond an utterance's characters means nothing.
-    """
-    log_probs = log_probs.detach()
-    labels = torch.arange(1, characters.size(1) + 1, device=characters.device).expand_as(characters)
-    of_characters = log_probs.gather(2, characters.unsqueeze(1).expand(-1, log_probs.size(1), -1))
-    with torch.enable_grad():
-        of_labels = torch.cat([log_probs[:, :, :1], of_characters], dim=2).requires_grad_()
-        loss = F.ctc_loss(
-            of_labels.transpose(0, 1), labels, lengths, character_lengths, reduction="sum", zero_infinity=True
-        )
-        (gradient,) = torch.autograd.grad(loss, of_labels)
-    occupancy = (of_labels.detach().exp() - gradient)[:, :, 1:].clamp(min=0)  # the gradient is probability - occupancy
-    inside = length_mask(lengths.to(log_probs.device, non_blocking=True), log_probs.size(1))
-    return occupancy * inside.unsqueeze(2)  # beyond the steps there is no gradient
+NEVER = -1e5  # log-probability of what cannot be: finite, so that no sum of it is nan
 
 
 def ctc_positions(log_probs: Tensor, lengths: Tensor, characters: Tensor, character_lengths: Tensor) -> Tensor:
-    """The step at which each character is spoken, `(B, U)`, never decreasing: the mean of its occupancy.
+    """The step at which each character of a transcript is first emitted, given those before it, in the mean.
 
-    Arguments as of `ctc_occupancy`.
+    The probability that prefix `g` is followed by character `c` is a sum over the steps at which `c` can be first
+    emitted (Watanabe et al. 2017, algorithm 2); this is the mean step of its terms. It depends on no later character,
+    so it is what beam search knows of the last character of a hypothesis (`decoding.ctc_prefix`). The CTC loss has the
+    forward variables of all prefixes of a transcript, so one call of it yields all positions of a batch.
+
+    Args:
+        log_probs: `(B, S, V)`; no gradient flows into them.
+        lengths: `(B,)`, steps of each utterance; on the CPU best.
+        characters: `(B, U)`, padded with any.
+        character_lengths: `(B,)`, on the CPU best.
+
+    Returns:
+        `(B, U)`; of a character that there are too few steps for, that of the one before; the first one's is at 0 then.
     """
-    occupancy = ctc_occupancy(log_probs, lengths, characters, character_lengths)
-    steps = torch.arange(occupancy.size(1), device=occupancy.device, dtype=occupancy.dtype)
-    mean = (steps @ occupancy) / occupancy.sum(1).clamp(min=LEAST)
-    return mean.cummax(1).values
+    (_, S, _), U, log_probs = log_probs.shape, int(character_lengths.max()), log_probs.detach()
+    padding, characters = characters.size(1) - U, characters[:, :U]
+    # F.ctc_loss is this function without the forward variables, which are not written beyond the lengths.
+    _, forward = torch._ctc_loss(
+        log_probs.transpose(0, 1), characters, lengths.tolist(), character_lengths.tolist(), CTC_BLANK
+    )
+    inside = length_mask(lengths.to(log_probs.device, non_blocking=True), S).unsqueeze(2)
+    inside = inside & length_mask(character_lengths.to(log_probs.device, non_blocking=True), U).unsqueeze(1)
+    # Blanks and characters take turns in them: of each character the blank before it, and the character before it.
+    in_blank = torch.where(inside, forward[:, :, : 2 * U : 2], NEVER).clamp(min=NEVER)
+    in_character = torch.where(inside, forward[:, :, 1 : 2 * U : 2], NEVER).clamp(min=NEVER)
+    in_character = F.pad(in_character[:, :, :-1], (1, 0), value=NEVER)
+    again = F.pad(characters[:, 1:] == characters[:, :-1], (1, 0)).unsqueeze(1)  # must be separated by a blank
+    before = torch.logaddexp(in_blank, in_character.masked_fill(again, NEVER))
+    before = F.pad(before[:, :-1], (0, 0, 1, 0), value=NEVER)
+    before[:, 0, :1] = 0.0  # the first character needs nothing before it
+    emitted = before + log_probs.gather(2, characters.unsqueeze(1).expand(-1, S, -1)).clamp(min=NEVER)
+    emitted = emitted.masked_fill(~inside, 3 * NEVER)
+    position = torch.arange(S, device=emitted.device, dtype=emitted.dtype) @ emitted.softmax(1)
+    possible = emitted.amax(1) > NEVER / 2
+    last = F.pad(position, (1, 0)).gather(1, possible.sum(1, keepdim=True))
+    return F.pad(torch.where(possible, position, last), (0, padding))

@@ -46,7 +46,7 @@ class Attention(nn.Module):
     """
 
     sees_past = False  # whether `forward` needs the weights of the steps before
-    sees_position = False  # whether it needs the encoder step that the look before was at
+    sees_position = False  # whether it needs the encoder step at which the character that is read was spoken
 
     def __init__(self, query_dim: int, memory_dim: int, dim: int, heads: int):
         super().__init__()
@@ -71,7 +71,7 @@ class Attention(nn.Module):
         raise NotImplementedError
 
     def prior(self, position: Tensor, steps: int) -> Tensor:
-        """What is added to the energies, `(B, H, Q, steps)`, by the `position (B, Q)` of the look before."""
+        """What is added to the energies, `(B, H, Q, steps)`, by the encoder step of the last character, `(B, Q)`."""
         raise NotImplementedError
 
     def must_recompute(self, memory: Memory, queries: int) -> bool:
@@ -95,7 +95,7 @@ class Attention(nn.Module):
             past: of `(B, H, Q, S)`, for an attention that `sees_past`.
             matmul: in a loop, one `DeferredWeightGrad` for all its steps.
             recompute: compute the largest intermediates again in the backward pass instead of keeping them.
-            position: `(B, Q)`, encoder step of the look before, for an attention that `sees_position`.
+            position: `(B, Q)`, encoder step of the character before, for an attention that `sees_position`.
 
         Returns:
             The context `(B, Q, dim)`, and the weights `(B, H, Q, S)`: float32, 0 on padding, of sum 1.
@@ -104,7 +104,7 @@ class Attention(nn.Module):
         energies = self.energies(queries, memory.keys, past, matmul, recompute).float()
         if self.sees_position:
             if position is None:
-                raise ValueError("relative attention needs the position of the look before")
+                raise ValueError("relative attention needs the position of the character before")
             energies = energies + self.prior(position, energies.size(3))
         weights = energies.masked_fill(memory.padding, float("-inf")).softmax(dim=3)
         context = matmul("values", weights.to(memory.values.dtype), memory.values)
@@ -123,14 +123,15 @@ class DotAttention(Attention):
 
 
 class RelativeAttention(DotAttention):
-    """Scaled dot product, with a prior on how many encoder steps further than the look before each look is.
+    """Scaled dot product, with a prior on how many encoder steps lie between the character before and each look.
 
         softmax(q k / sqrt(A) - strength log(1 + ((offset - centre) / width)^2)) v,   offset = step - position
 
-    The prior is that of a Student-t distribution, with a width of its own for looks behind the centre: speech does not
-    run backwards, and may pause. Its tails fall slowly enough for what is heard to outweigh it. All of it is learned,
-    by each head. Unlike the filters of location attention it needs no more than one number of the look before, which
-    the CTC branch knows in training: no loop over characters (see `ParallelSpeller`).
+    The position is where the CTC branch hears the character before. The prior is that of a Student-t distribution,
+    with a width of its own for looks behind the centre: speech does not run backwards, and may pause. Its tails fall
+    slowly enough for what is heard to outweigh it. All of it is learned, by each head. Unlike the filters of location
+    attention it needs nothing of its own past: no loop over characters in training (see `ParallelSpeller`), and no
+    look that goes wrong leads the next ones astray.
     """
 
     sees_position = True

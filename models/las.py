@@ -20,13 +20,12 @@ ALIGNED_WIDTH = 2.0  # of what it leaves free around the alignment of the CTC br
 
 
 class EncoderOutput(NamedTuple):
-    """Encoded utterances: the Speller's memory, the CTC branch's log-probabilities if there is one, and where it hears
-    the transcripts if an attention asks for that."""
+    """Encoded utterances: the Speller's memory, and the CTC branch's log-probabilities if there is one."""
 
     memory: Memory
     ctc_log_probs: Tensor | None  # (B, S', V) float32
     ctc_lengths: Tensor  # (B,), on the device of the feature lengths
-    spoken: Tensor | None = None  # (B, U), the encoder step at which each token is spoken
+    spoken: Tensor | None = None  # (B, U), encoder step of each token along a transcript, see `LAS.spoken`
 
 
 class Loss(NamedTuple):
@@ -50,6 +49,9 @@ class LAS(nn.Module):
         attention: `kind` (a key of ATTENTION) and keyword arguments of that class.
         speller: `input_feeding` and keyword arguments of `InputFeedingSpeller` or `ParallelSpeller`.
         ctc: whether the Listener has a CTC branch (its blank is index 0, `<pad>`).
+
+    Raises:
+        ValueError: attention, Speller and CTC branch do not fit together.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class LAS(nn.Module):
             attention=attention_class(speller["hidden"], self.listener.output_dim, **attention_kwargs),
             **speller_kwargs,
         )
+        if self.speller.attention.sees_position and not ctc:
+            raise ValueError("relative attention needs a CTC branch, which tells where characters are spoken")
         self.ctc = nn.Linear(self.listener.ctc_dim, vocabulary_size) if ctc else None
 
     @property
@@ -113,17 +117,34 @@ class LAS(nn.Module):
         if tokens is None:
             return None, None, encoded
         with _float32(features):
-            if self.speller.attention.sees_position and encoded.ctc_log_probs is not None:
-                encoded = encoded._replace(spoken=self._spoken(encoded, encoded.ctc_log_probs, tokens, characters))
+            if characters is None:
+                characters = (tokens > EOS).sum(1)
+            spoken = self.spoken(encoded.ctc_log_probs, encoded.ctc_lengths, tokens, characters)
+            encoded = encoded._replace(spoken=spoken)
             logits, attention = self.speller(tokens, encoded.memory, teacher_forcing_rate, encoded.spoken)
         return logits, attention, encoded
 
-    def _spoken(self, encoded: EncoderOutput, log_probs: Tensor, tokens: Tensor, characters: Tensor | None) -> Tensor:
-        """Encoder step at which the CTC branch hears each of `tokens (B, U)`; `<sos>` at the first."""
-        if characters is None:
-            characters = (tokens > EOS).sum(1)
-        position = ctc_positions(log_probs, encoded.ctc_lengths, tokens[:, 1:], characters)
-        return F.pad(position, (1, 0)) * (encoded.memory.keys.size(2) / log_probs.size(1))
+    def spoken(
+        self, ctc_log_probs: Tensor | None, ctc_lengths: Tensor, tokens: Tensor, characters: Tensor
+    ) -> Tensor | None:
+        """The encoder step at which the CTC branch hears each token, `<sos>` at the first.
+
+        Args:
+            ctc_log_probs: `(N, S', V)`.
+            ctc_lengths: `(N,)`.
+            tokens: `(N, U)`, beginning with `<sos>`.
+            characters: `(N,)`, number of characters of each row.
+
+        Returns:
+            `(N, U)`, or None for an attention that does not see it.
+        """
+        if ctc_log_probs is None or not self.speller.attention.sees_position:
+            return None
+        return self.encoder_step(F.pad(ctc_positions(ctc_log_probs, ctc_lengths, tokens[:, 1:], characters), (1, 0)))
+
+    def encoder_step(self, ctc_step: Tensor) -> Tensor:
+        """The step of the memory that is at the time of a step of the CTC branch."""
+        return ctc_step * (self.listener.ctc_time_reduction / self.listener.time_reduction)
 
 
 def _float32(like: Tensor) -> torch.autocast:

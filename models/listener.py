@@ -60,6 +60,7 @@ class Listener(nn.Module):
     Attributes:
         output_dim: size of the memory, `E`.
         time_reduction: frames per encoder step.
+        ctc_time_reduction: frames per step of the CTC branch.
         ctc_layer: index of the layer that the CTC branch reads, the last one of at most 4x time reduction.
         ctc_dim: size of its output.
     """
@@ -91,10 +92,11 @@ class Listener(nn.Module):
 
         self.strides, self.dims = tuple(strides), tuple(int(layer.output_dim) for layer in layers)
         self.ctc_layer, self.ctc_dim, reduction = -1, feature_dim, 1  # -1: the features themselves
+        self.ctc_time_reduction = 1
         for index, (layer, stride) in enumerate(zip(layers, strides, strict=True)):
             reduction *= stride
             if reduction <= CTC_MAX_REDUCTION:
-                self.ctc_layer, self.ctc_dim = index, layer.output_dim
+                self.ctc_layer, self.ctc_dim, self.ctc_time_reduction = index, layer.output_dim, reduction
         self.time_reduction = reduction
 
     def steps(self, frames: Frames) -> tuple[Frames, Frames]:

@@ -29,7 +29,6 @@ class ParallelState(NamedTuple):
     """State of the ParallelSpeller."""
 
     cells: tuple[CellState, ...]
-    position: Tensor | None = None  # (N,), the furthest encoder step of the looks before, if attention sees it
 
 
 State = TypeVar("State", InputFeedingState, ParallelState)
@@ -66,13 +65,16 @@ class Speller(nn.Module, Generic[State]):
         """State before `<sos>` for `rows` hypotheses of each utterance, `N = B * rows`."""
         raise NotImplementedError
 
-    def step(self, token: Tensor, state: State, memory: Memory) -> tuple[Tensor, State, Tensor]:
+    def step(
+        self, token: Tensor, state: State, memory: Memory, spoken: Tensor | None = None
+    ) -> tuple[Tensor, State, Tensor]:
         """Reads one character per row and predicts the next.
 
         Args:
             token: `(N,)`, `N` a multiple of `B`: row `n` spells utterance `n // (N / B)`.
             state: before the character.
             memory: of the `B` utterances.
+            spoken: `(N,)`, the encoder step at which the character is spoken, for an attention that `sees_position`.
 
         Returns:
             Logits `(N, V)`, the state after the character, attention weights `(N, H, S)`.
@@ -89,8 +91,7 @@ class Speller(nn.Module, Generic[State]):
             memory: of the `B` utterances.
             teacher_forcing_rate: probability, per token, that the true character is read and not one drawn from the
                 Speller's own distribution (scheduled sampling; section 3.3 of the paper).
-            spoken: `(N, U)`, the encoder step at which each token is spoken, for an attention that `sees_position`;
-                None: one look after the other, each from where the one before was, as in decoding.
+            spoken: `(N, U)`, the encoder step at which each token is spoken, for an attention that `sees_position`.
 
         Returns:
             Logits `(N, U, V)` and attention weights `(N, H, U, S)`.
@@ -132,7 +133,7 @@ class InputFeedingSpeller(Speller[InputFeedingState]):
         layers: number of LSTM cells. The others: see `Speller`.
 
     Raises:
-        ValueError: `attention` needs the position of the look before.
+        ValueError: `attention` sees where the character that is read was spoken.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class InputFeedingSpeller(Speller[InputFeedingState]):
     ):
         super().__init__(vocabulary_size, embedding, hidden, dropout, attention)
         if attention.sees_position:
-            raise ValueError("model.speller.input_feeding=true needs an attention that does not see its last position")
+            raise ValueError("model.speller.input_feeding=true needs an attention that does not see positions")
         inputs = [embedding + attention.dim] + [hidden] * (layers - 1)
         self.cells = nn.ModuleList(nn.LSTMCell(size, hidden) for size in inputs)
 
@@ -156,7 +157,9 @@ class InputFeedingSpeller(Speller[InputFeedingState]):
         previous[:, :, 0].fill_(1.0)
         return InputFeedingState(cells, context, Past(previous, nothing))
 
-    def step(self, token: Tensor, state: InputFeedingState, memory: Memory) -> tuple[Tensor, InputFeedingState, Tensor]:
+    def step(
+        self, token: Tensor, state: InputFeedingState, memory: Memory, spoken: Tensor | None = None
+    ) -> tuple[Tensor, InputFeedingState, Tensor]:
         masks, weights = self._dropout_masks(token, len(self.cells)), self._cell_weights(token.size(0))
         gates = self._character_gates(token, masks, weights, matmul)
         x, state, attention = self._recur(gates, state, memory, masks, weights, matmul)
@@ -268,10 +271,8 @@ class ParallelSpeller(Speller[ParallelState]):
         s_i = RNN(s_{i-1}, y_{i-1});   c_i = Attention(s_i, memory);   r_i = RNN'(r_{i-1}, s_i, c_i)
         P(y_i) = Distribution(r_i, c_i)
 
-    Nothing waits for the attention of the step before, so a whole transcript is one call per layer. An attention that
-    sees the position of the look before is given it in training as it is given characters: not its own, but where the
-    CTC branch hears the character that is read. Scheduled sampling takes two passes: predict along the truth, mix,
-    spell along the mixture (Duckworth et al. 2019).
+    Nothing waits for the attention of the step before, so a whole transcript is one call per layer. Scheduled sampling
+    takes two passes: predict along the truth, mix, spell along the mixture (Duckworth et al. 2019).
 
     Args:
         layers: number of LSTM layers. The others: see `Speller`.
@@ -290,13 +291,14 @@ class ParallelSpeller(Speller[ParallelState]):
         self.lstms = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in inputs)
 
     def initial_state(self, memory: Memory, rows: int = 1) -> ParallelState:
-        """Zeros; attention before the first encoder step."""
-        position = memory.keys.new_zeros(memory.keys.size(0) * rows) if self.attention.sees_position else None
-        return ParallelState(self._zero_cells(memory, rows, len(self.lstms)), position)
+        """Zeros."""
+        return ParallelState(self._zero_cells(memory, rows, len(self.lstms)))
 
-    def step(self, token: Tensor, state: ParallelState, memory: Memory) -> tuple[Tensor, ParallelState, Tensor]:
-        masks = self._dropout_masks(token, len(self.lstms))
-        logits, weights, state = self._spell(token.unsqueeze(1), state, memory, masks)
+    def step(
+        self, token: Tensor, state: ParallelState, memory: Memory, spoken: Tensor | None = None
+    ) -> tuple[Tensor, ParallelState, Tensor]:
+        masks, spoken = self._dropout_masks(token, len(self.lstms)), None if spoken is None else spoken.unsqueeze(1)
+        logits, weights, state = self._spell(token.unsqueeze(1), state, memory, masks, spoken)
         return logits[:, 0], state, weights[:, :, 0]
 
     def forward(
@@ -316,47 +318,23 @@ class ParallelSpeller(Speller[ParallelState]):
         self, tokens: Tensor, state: ParallelState, memory: Memory, masks: Masks, spoken: Tensor | None = None
     ) -> tuple[Tensor, Tensor, ParallelState]:
         """`tokens (N, U)` from `state` on: logits `(N, U, V)`, attention weights `(N, H, U, S)`, the state after."""
-        x, cells, position = _drop(self.embedding(tokens), masks[0]), [], state.position
+        x, cells = _drop(self.embedding(tokens), masks[0]), []
         for index, (lstm, before) in enumerate(zip(self.lstms, state.cells, strict=True)):
             x, after = lstm(x, tuple(tensor.unsqueeze(0) for tensor in before))
             cells.append(CellState(*(tensor.squeeze(0) for tensor in after)))
             x = _drop(x, masks[index + 1])
             if index == 0:
-                if position is not None and spoken is None:
-                    context, weights, position = self._look_in_turn(x, memory, position)
-                else:
-                    context, weights = self._look(x, memory, spoken)
+                context, weights = self._look(x, memory, spoken)
                 if len(self.lstms) > 1:
                     x = torch.cat([x, context], dim=2)
-        return self._distribution(torch.cat([x, context], dim=2)), weights, ParallelState(tuple(cells), position)
+        return self._distribution(torch.cat([x, context], dim=2)), weights, ParallelState(tuple(cells))
 
-    def _look(self, x: Tensor, memory: Memory, position: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Attention of `x (N, U, hidden)`: context `(N, U, dim)`, weights `(N, H, U, S)`.
-
-        position: `(N, U)`, encoder step of the look before each; None for an attention that does not see it.
-        """
+    def _look(self, x: Tensor, memory: Memory, spoken: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Attention of `x (N, U, hidden)`: context `(N, U, dim)`, weights `(N, H, U, S)`."""
         B, (N, U, _) = memory.keys.size(0), x.shape
-        position = None if position is None else position.reshape(B, N // B * U)
-        context, weights = self.attention(x.reshape(B, N // B * U, -1), memory, position=position)
+        spoken = None if spoken is None else spoken.reshape(B, N // B * U)
+        context, weights = self.attention(x.reshape(B, N // B * U, -1), memory, position=spoken)
         return context.view(N, U, -1), weights.unflatten(2, (N // B, U)).transpose(1, 2).flatten(0, 1)
-
-    def _look_in_turn(self, x: Tensor, memory: Memory, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Attention of `x (N, U, hidden)`, each look from where the one before was; `position (N,)` before and after.
-
-        A look never counts as behind the ones before it: what is spoken twice is not spelled twice.
-        """
-        contexts, looks = [], []
-        for query in x.split(1, dim=1):
-            context, weights = self._look(query, memory, position.unsqueeze(1))
-            position = torch.maximum(position, _mean_step(weights.detach())[:, 0])
-            contexts.append(context)
-            looks.append(weights)
-        return torch.cat(contexts, dim=1), torch.cat(looks, dim=2), position
-
-
-def _mean_step(weights: Tensor) -> Tensor:
-    """The encoder step that attention `(N, H, U, S)` of all heads is at in the mean, `(N, U)`."""
-    return weights.mean(1) @ torch.arange(weights.size(3), device=weights.device, dtype=weights.dtype)
 
 
 def _lstm(from_characters: Tensor, gates: Tensor, c: Tensor) -> CellState:

@@ -144,7 +144,7 @@ def evaluate(
         limits, ctc_tokens = character_limits(batch.feature_lengths), None
         if encoded.ctc_log_probs is not None:
             ctc_tokens = ctc_greedy(encoded.ctc_log_probs, encoded.ctc_lengths)
-        tokens = greedy_search(recogniser, (recogniser.prepare(encoded),), limits) if spell else ctc_tokens
+        tokens = greedy_search(recogniser, (recogniser.prepare(model, encoded),), limits) if spell else ctc_tokens
         assert tokens is not None  # without the Speller there is a CTC branch
         heads_averaged, steps = attention.mean(1).cpu(), model.listener.steps(batch.feature_lengths)[0].tolist()
         found = []

@@ -48,15 +48,19 @@ def expected_distance(
     """
     nbest, device = find_hypotheses(model, encoded, batch, ctc_weight, vocabulary), batch.features.device
     tokens, lengths = nbest.tokens.to(device), nbest.lengths
-    logits, _ = model.speller(tokens[:, :-1], encoded.memory, 1.0)
+    log_probs, steps = encoded.ctc_log_probs, encoded.ctc_lengths.repeat_interleave(BEAM_SIZE)
+    if log_probs is not None:
+        log_probs = log_probs.repeat_interleave(BEAM_SIZE, dim=0)
+    spoken = model.spoken(log_probs, steps, tokens[:, :-1], lengths - 2)
+    logits, _ = model.speller(tokens[:, :-1], encoded.memory, 1.0, spoken)
     inside = torch.arange(tokens.size(1) - 1) < (lengths - 1).unsqueeze(1)
     of_token = logits.log_softmax(2).gather(2, tokens[:, 1:].unsqueeze(2)).squeeze(2)
     score = (of_token * inside.to(device)).sum(1)
-    if encoded.ctc_log_probs is not None and ctc_weight:
+    if log_probs is not None and ctc_weight:
         ctc = F.ctc_loss(
-            encoded.ctc_log_probs.repeat_interleave(BEAM_SIZE, dim=0).transpose(0, 1),
+            log_probs.transpose(0, 1),
             tokens[:, 1:],
-            encoded.ctc_lengths.repeat_interleave(BEAM_SIZE),
+            steps,
             lengths - 2,  # CTC has neither <sos> nor <eos>
             blank=CTC_BLANK,
             reduction="none",
@@ -80,7 +84,7 @@ def find_hypotheses(
     recogniser = Recogniser([model], ctc_weight)
     # A hypothesis of more than twice the transcript teaches nothing that one of twice its length does not.
     limits = torch.minimum(character_limits(batch.feature_lengths), 2 * batch.token_lengths)
-    beams = beam_search(recogniser, (recogniser.prepare(detached),), limits, BEAM_SIZE)
+    beams = beam_search(recogniser, (recogniser.prepare(model, detached),), limits, BEAM_SIZE)
     model.train()
     lists = [[h.tokens for h in beam if h.log_probability > IMPOSSIBLE] for beam in beams]
     spelled = [[*found, *[[]] * (BEAM_SIZE - len(found))] for found in lists]

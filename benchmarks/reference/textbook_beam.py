@@ -25,6 +25,7 @@ class Prefix(NamedTuple):
     in_blank: np.ndarray  # (S,), the same ending in blank
     score: float  # log P(prefix...)
     last: int  # the prefix's last token
+    position: float  # step at which it is first emitted, in the mean
 
 
 class ExtendedPrefixes(NamedTuple):
@@ -33,10 +34,12 @@ class ExtendedPrefixes(NamedTuple):
     in_character: np.ndarray  # (S, V)
     in_blank: np.ndarray  # (S, V)
     scores: np.ndarray  # (V,)
+    positions: np.ndarray  # (V,)
 
     def choose(self, token: int) -> Prefix:
         """The prefix that ends in `token`."""
-        return Prefix(self.in_character[:, token], self.in_blank[:, token], float(self.scores[token]), token)
+        score, position = float(self.scores[token]), float(self.positions[token])
+        return Prefix(self.in_character[:, token], self.in_blank[:, token], score, token, position)
 
 
 class PrefixScorer:
@@ -52,12 +55,12 @@ class PrefixScorer:
     def start(self) -> Prefix:
         """The empty prefix: blanks alone so far."""
         blanks = self.log_probs[:, CTC_BLANK].cumsum()
-        return Prefix(np.full_like(blanks, ZERO), blanks, 0.0, SOS)
+        return Prefix(np.full_like(blanks, ZERO), blanks, 0.0, SOS, 0.0)
 
     def extend(self, prefix: Prefix) -> ExtendedPrefixes:
         """Appends each token to `prefix`; the score of `<eos>` is that the text ends there."""
         S, V = self.log_probs.shape
-        in_character, in_blank = np.empty((S, V)), np.empty((S, V))
+        in_character, in_blank, emitted = np.empty((S, V)), np.empty((S, V)), np.empty((S, V))
         character, blank, scores = (np.full(V, ZERO) for _ in range(3))
         for step, emit in enumerate(self.log_probs):
             if step:
@@ -65,14 +68,16 @@ class PrefixScorer:
                 before[prefix.last] = prefix.in_blank[step - 1]  # the same character again needs a blank between
             else:
                 before = np.full(V, 0.0 if prefix.last == SOS else ZERO)
-            scores = np.logaddexp(scores, before + emit)
+            emitted[step] = before + emit
+            scores = np.logaddexp(scores, emitted[step])
             character, blank = (
                 np.logaddexp(character, before) + emit,
                 np.logaddexp(blank, character) + emit[CTC_BLANK],
             )
             in_character[step], in_blank[step] = character, blank
+        positions = np.arange(S) @ np.exp(emitted - scores)
         scores[EOS] = np.logaddexp(prefix.in_character[-1], prefix.in_blank[-1])
-        return ExtendedPrefixes(in_character, in_blank, scores)
+        return ExtendedPrefixes(in_character, in_blank, scores, positions)
 
 
 class _Partial(NamedTuple):
@@ -112,7 +117,9 @@ def textbook_beam(
         Up to `K` hypotheses, best first.
     """
     encoded = model.listen(features.unsqueeze(0), torch.tensor([len(features)], device=features.device))
-    scorer = PrefixScorer(encoded.ctc_log_probs[0]) if ctc_weight and encoded.ctc_log_probs is not None else None
+    scorer = None
+    if encoded.ctc_log_probs is not None and (ctc_weight or model.speller.attention.sees_position):
+        scorer = PrefixScorer(encoded.ctc_log_probs[0])
     beam = [_Partial([], 0.0, model.speller.initial_state(encoded.memory), scorer.start() if scorer else None)]
     finished: list[Hypothesis] = []
 
@@ -125,7 +132,10 @@ def textbook_beam(
         continuations: list[_Continuation] = []
         for hypothesis in beam:
             last = torch.tensor([hypothesis.tokens[-1] if hypothesis.tokens else SOS], device=features.device)
-            logits, state, _ = model.speller.step(last, hypothesis.state, encoded.memory)
+            spoken = None
+            if hypothesis.prefix is not None:
+                spoken = model.encoder_step(torch.tensor([hypothesis.prefix.position], device=features.device))
+            logits, state, _ = model.speller.step(last, hypothesis.state, encoded.memory, spoken)
             log_probs, extended = logits[0].log_softmax(-1), None
             if scorer is not None and hypothesis.prefix is not None:
                 extended = scorer.extend(hypothesis.prefix)

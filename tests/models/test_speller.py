@@ -16,11 +16,11 @@ TOKENS = torch.tensor([[SOS, 5, 9, 4, 7], [SOS, 8, 8, 3, 3], [SOS, 4, 20, 30, 6]
 def test_steps_equal_the_whole_sequence(make_las, speech, kind, feeding, layers):
     speller = {"layers": layers, "input_feeding": feeding}
     model = make_las(attention={"kind": kind, "heads": 2}, speller=speller)
-    memory = model.listen(*speech).memory
-    logits, attention = model.speller(TOKENS, memory)
+    memory, spoken = model.listen(*speech).memory, 2 * torch.arange(5.0).expand(3, 5)
+    logits, attention = model.speller(TOKENS, memory, spoken=spoken)
     state = model.speller.initial_state(memory)
     for step in range(TOKENS.size(1)):
-        found, state, weights = model.speller.step(TOKENS[:, step], state, memory)
+        found, state, weights = model.speller.step(TOKENS[:, step], state, memory, spoken[:, step])
         torch.testing.assert_close(found, logits[:, step], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(weights, attention[:, :, step], atol=1e-6, rtol=1e-5)
         assert all(tensor.size(0) == 3 for cell in state.cells for tensor in cell)
@@ -255,26 +255,8 @@ def test_gradients_taken_after_the_loop_are_those_taken_step_by_step(make_las, s
     assert len(expected) > 8
 
 
-RELATIVE = {"attention": {"kind": "relative", "heads": 2}, "speller": {"layers": 2, "input_feeding": False}}
-
-
-@torch.no_grad()
-def test_a_relative_look_begins_where_the_furthest_one_was(make_las, speech):
-    model = make_las(**RELATIVE)
-    memory, asked = model.listen(*speech).memory, []
-    prior = model.speller.attention.prior
-    model.speller.attention.prior = lambda position, steps: asked.append(position) or prior(position, steps)
-    state, furthest = model.speller.initial_state(memory), torch.zeros(3)
-    for token in TOKENS.unbind(1):
-        _, state, weights = model.speller.step(token, state, memory)
-        torch.testing.assert_close(asked[-1][:, 0], furthest)
-        furthest = torch.maximum(furthest, weights.mean(1) @ torch.arange(weights.size(2)).float())
-    assert (state.position > 0).all()
-    spoken = torch.arange(5.0).expand(3, 5)
-    model.speller(TOKENS, memory, 1.0, spoken)  # all of a transcript at once, from where each token is spoken
-    assert torch.equal(asked[-1], spoken)
-
-
 def test_attention_and_speller_that_do_not_fit(make_las):
-    with pytest.raises(ValueError, match="position"):
+    with pytest.raises(ValueError, match="input_feeding=true"):
         make_las(attention={"kind": "relative"}, speller={"input_feeding": True})
+    with pytest.raises(ValueError, match="CTC branch"):
+        make_las(attention={"kind": "relative"}, speller={"input_feeding": False}, ctc=False)

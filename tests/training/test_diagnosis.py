@@ -80,7 +80,7 @@ def test_loops(make_las, dev):
     model = make_las()
     following = {"A": "B", "B": "C", "C": "A"}
 
-    def spell(token, state, memory):
+    def spell(token, state, memory, spoken):
         after = [following.get(KAGGLE.tokens[index], "A") for index in token.tolist()]
         logits = torch.full((len(after), len(KAGGLE)), -9.0)
         logits[range(len(after)), [KAGGLE.encode(character)[1] for character in after]] = 9.0

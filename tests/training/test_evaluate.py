@@ -35,7 +35,7 @@ def script(model, text: str) -> None:
     def initial_state(memory, rows):
         return (torch.zeros(len(memory.keys) * rows, dtype=torch.long),)
 
-    def step(token, state, memory):
+    def step(token, state, memory, spoken):
         (position,) = state
         logits = torch.zeros(len(token), len(KAGGLE))
         logits[range(len(token)), [answer[min(index, len(answer) - 1)] for index in position.tolist()]] = 20.0

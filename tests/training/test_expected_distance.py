@@ -26,9 +26,10 @@ def batch() -> Batch:
     )
 
 
-@pytest.fixture(params=["dot", "location"])
+@pytest.fixture(params=["dot", "location", "relative"])
 def model(make_las, request):
-    return make_las(attention={"kind": request.param}, listener={"dropout": 0.0}, speller={"dropout": 0.0}).train()
+    speller = {"dropout": 0.0, "input_feeding": request.param != "relative"}
+    return make_las(attention={"kind": request.param}, listener={"dropout": 0.0}, speller=speller).train()
 
 
 def scores(model, encoded, texts, row, ctc_weight):
@@ -37,9 +38,11 @@ def scores(model, encoded, texts, row, ctc_weight):
     for text in texts:
         tokens = torch.tensor([KAGGLE.encode(text)])
         memory = type(encoded.memory)(*(tensor[row : row + 1] for tensor in encoded.memory))
-        logits, _ = model.speller(tokens[:, :-1], memory, 1.0)
-        attention = logits.log_softmax(2)[0].gather(1, tokens[0, 1:, None]).sum()
         steps = int(encoded.ctc_lengths[row])
+        of_row = encoded.ctc_log_probs[row : row + 1, :steps], torch.tensor([steps])
+        spoken = model.spoken(*of_row, tokens[:, :-1], torch.tensor([len(text)]))
+        logits, _ = model.speller(tokens[:, :-1], memory, 1.0, spoken)
+        attention = logits.log_softmax(2)[0].gather(1, tokens[0, 1:, None]).sum()
         log_probs = encoded.ctc_log_probs[row, :steps].unsqueeze(1)
         ctc = torch.nn.functional.ctc_loss(log_probs, tokens[:, 1:-1], (steps,), (len(text),), reduction="sum")
         found.append((1 - ctc_weight) * attention - ctc_weight * ctc)
