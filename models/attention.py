@@ -66,12 +66,16 @@ class Attention(nn.Module):
         """`(B, S, dim)` to heads, `(B, H, S, A)`."""
         return x.unflatten(2, (self.heads, self.dim // self.heads)).transpose(1, 2)
 
-    def energies(self, query: Tensor, keys: Tensor, past: Past | None, matmul: Matmul, recompute: bool) -> Tensor:
-        """Scores before the softmax, `(B, H, Q, S)`, of `query (B, H, Q, A)` and `keys (B, H, S, A)`."""
-        raise NotImplementedError
-
-    def prior(self, position: Tensor, steps: int) -> Tensor:
-        """What is added to the energies, `(B, H, Q, steps)`, by the encoder step of the last character, `(B, Q)`."""
+    def energies(
+        self,
+        query: Tensor,
+        keys: Tensor,
+        past: Past | None,
+        position: Tensor | None,
+        matmul: Matmul,
+        recompute: bool,
+    ) -> Tensor:
+        """Scores before the softmax, `(B, H, Q, S)`, of `query (B, H, Q, A)` and `keys (B, H, S, A)`; see `forward`."""
         raise NotImplementedError
 
     def must_recompute(self, memory: Memory, queries: int) -> bool:
@@ -101,11 +105,7 @@ class Attention(nn.Module):
             The context `(B, Q, dim)`, and the weights `(B, H, Q, S)`: float32, 0 on padding, of sum 1.
         """
         queries = self._split(matmul("query", query, self.query.weight.T, self.query.bias))
-        energies = self.energies(queries, memory.keys, past, matmul, recompute).float()
-        if self.sees_position:
-            if position is None:
-                raise ValueError("relative attention needs the position of the character before")
-            energies = energies + self.prior(position, energies.size(3))
+        energies = self.energies(queries, memory.keys, past, position, matmul, recompute).float()
         weights = energies.masked_fill(memory.padding, float("-inf")).softmax(dim=3)
         context = matmul("values", weights.to(memory.values.dtype), memory.values)
         return context.transpose(1, 2).flatten(2), weights
@@ -118,7 +118,15 @@ class DotAttention(Attention):
         projected = super().project(memory, lengths)
         return projected._replace(keys=projected.keys / projected.keys.size(3) ** 0.5)  # once, not for every query
 
-    def energies(self, query: Tensor, keys: Tensor, past: Past | None, matmul: Matmul, recompute: bool) -> Tensor:
+    def energies(
+        self,
+        query: Tensor,
+        keys: Tensor,
+        past: Past | None,
+        position: Tensor | None,
+        matmul: Matmul,
+        recompute: bool,
+    ) -> Tensor:
         return matmul("keys", query, keys.transpose(2, 3))
 
 
@@ -145,7 +153,22 @@ class RelativeAttention(DotAttention):
         self.log_ahead = nn.Parameter(torch.full((heads,), self.AHEAD).log())
         self.strength = nn.Parameter(torch.full((heads,), self.STRENGTH).expm1().log())  # before a softplus
 
-    def prior(self, position: Tensor, steps: int) -> Tensor:
+    def energies(
+        self,
+        query: Tensor,
+        keys: Tensor,
+        past: Past | None,
+        position: Tensor | None,
+        matmul: Matmul,
+        recompute: bool,
+    ) -> Tensor:
+        if position is None:
+            raise ValueError("relative attention needs the position of the character before")
+        heard = super().energies(query, keys, past, position, matmul, recompute)
+        return heard + self._prior(position, keys.size(2))
+
+    def _prior(self, position: Tensor, steps: int) -> Tensor:
+        """Logarithm of the prior, up to a constant, of so many steps: `(B, H, Q, steps)`."""
         centre, behind, ahead, strength = (
             parameter[:, None, None]
             for parameter in (
@@ -180,7 +203,15 @@ class LocationAttention(Attention):
         keys = memory.keys  # of every query, an intermediate of their size is kept
         return keys.is_cuda and queries * keys.numel() * keys.element_size() > memory_to_spare(keys.device)
 
-    def energies(self, query: Tensor, keys: Tensor, past: Past | None, matmul: Matmul, recompute: bool) -> Tensor:
+    def energies(
+        self,
+        query: Tensor,
+        keys: Tensor,
+        past: Past | None,
+        position: Tensor | None,
+        matmul: Matmul,
+        recompute: bool,
+    ) -> Tensor:
         if past is None:
             raise ValueError("location attention needs the weights of the steps before")
         if recompute:
