@@ -10,12 +10,12 @@ MOST, MANY = 0.5, 0.2  # shares of dev hypotheses without an end, and of looping
 
 ALIGNMENT = """What usually helps, in this order: training.ctc_weight=0.3 with at most 4x time reduction (two strides
 of 2); training.guided_attention=1; training.teacher_forcing.start=1.0 without stages until aligned;
-model.attention.kind=location model.speller.input_feeding=true; a lower or higher training.learning_rate;
-augment.from_epoch after alignment; more speech. Small corpora need more epochs."""
+model.attention.kind=relative, aligned by CTC, or model.attention.kind=location model.speller.input_feeding=true;
+a lower or higher training.learning_rate; augment.from_epoch after alignment; more speech. Small corpora need more epochs."""
 ENDING = """What usually helps: decoding.ctc_weight=0.5 with training.ctc_weight above 0, since the CTC branch knows
 where speech ends; more epochs; transcripts that say all that is said."""
 LOOPING = """What usually helps: model.attention.kind=relative with training.ctc_weight above 0, or
-model.attention.kind=location model.speller.input_feeding=true, which see where they looked before;
+model.attention.kind=location model.speller.input_feeding=true, which know how far the text has come;
 decoding.ctc_weight=0.5 with training.ctc_weight above 0; training.teacher_forcing stages, so that it learns to go on
 after its own mistakes; more epochs, or a higher model.speller.dropout where train loss is far below dev loss."""
 
