@@ -11,7 +11,8 @@ MOST, MANY = 0.5, 0.2  # shares of dev hypotheses without an end, and of looping
 ALIGNMENT = """What usually helps, in this order: training.ctc_weight=0.3 with at most 4x time reduction (two strides
 of 2); training.guided_attention=1; training.teacher_forcing.start=1.0 without stages until aligned;
 model.attention.kind=relative, aligned by CTC, or model.attention.kind=location model.speller.input_feeding=true;
-a lower or higher training.learning_rate; augment.from_epoch after alignment; more speech. Small corpora need more epochs."""
+a lower or higher training.learning_rate; augment.from_epoch after alignment; more speech. Small corpora need more
+epochs."""
 ENDING = """What usually helps: decoding.ctc_weight=0.5 with training.ctc_weight above 0, since the CTC branch knows
 where speech ends; more epochs; transcripts that say all that is said."""
 LOOPING = """What usually helps: model.attention.kind=relative with training.ctc_weight above 0, or
