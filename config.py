@@ -150,7 +150,7 @@ class ListenerConfig(Section):
 
 
 class AttentionConfig(Section):
-    kind: Literal["dot", "relative", "location"]
+    kind: Literal["auto", "dot", "relative", "location"]
     heads: Size
     dim: Size
 
@@ -269,7 +269,10 @@ class Config(Section):
     @property
     def model_kwargs(self) -> dict[str, Any]:
         """Keyword arguments of `LAS`, but for the feature dimension and the vocabulary's size."""
-        return {**self.model.model_dump(), "ctc": self.training.ctc_weight > 0}
+        settings, ctc = self.model.model_dump(), self.training.ctc_weight > 0
+        if self.model.attention.kind == "auto":
+            settings["attention"]["kind"] = "relative" if ctc and not self.model.speller.input_feeding else "dot"
+        return {**settings, "ctc": ctc}
 
     @property
     def loading_kwargs(self) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class Attention(nn.Module):
         ValueError: `dim` is not a multiple of `heads`.
     """
 
+    kind: str  # its name in config.yaml
     sees_past = False  # whether `forward` needs the weights of the steps before
     sees_position = False  # whether it needs the encoder step at which the character that is read was spoken
 
@@ -114,6 +115,8 @@ class Attention(nn.Module):
 class DotAttention(Attention):
     """Scaled dot product with heads: softmax(q k / sqrt(A)) v (Vaswani et al. 2017, equation 1)."""
 
+    kind = "dot"
+
     def project(self, memory: Tensor, lengths: Tensor) -> Memory:
         projected = super().project(memory, lengths)
         return projected._replace(keys=projected.keys / projected.keys.size(3) ** 0.5)  # once, not for every query
@@ -142,6 +145,7 @@ class RelativeAttention(DotAttention):
     look that goes wrong leads the next ones astray.
     """
 
+    kind = "relative"
     sees_position = True
     CENTRE, BEHIND, AHEAD, STRENGTH = 1.0, 0.75, 3.0, 2.0  # before training, in encoder steps
     PACE = 10  # the centre is to move by steps while other weights move by tenths
@@ -189,6 +193,7 @@ class LocationAttention(Attention):
     which tells what has been spelled already.
     """
 
+    kind = "location"
     sees_past = True
     CHANNELS, WIDTH = 10, 31  # filters over past weights; 31 steps reach about half a second each way
 
@@ -234,8 +239,4 @@ class LocationAttention(Attention):
         return (hidden.view(B, H, Q * S, A) @ energy.unsqueeze(2)).view(B, H, Q, S)  # einsum would copy `hidden`
 
 
-ATTENTION: dict[str, type[Attention]] = {
-    "dot": DotAttention,
-    "relative": RelativeAttention,
-    "location": LocationAttention,
-}
+ATTENTION = {attention.kind: attention for attention in (DotAttention, RelativeAttention, LocationAttention)}

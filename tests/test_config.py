@@ -335,4 +335,6 @@ def test_help_is_on_all_keys_or_on_those_that_matter():
 def test_relative_attention_needs_ctc_and_no_input_feeding(override, expected):
     with pytest.raises(UserError, match=expected):
         load_config(overrides=["model.attention.kind=relative", override])
-    assert load_config(overrides=["model.attention.kind=relative"]).model.attention.kind == "relative"
+    assert load_config(overrides=["model.attention.kind=relative"]).model_kwargs["attention"]["kind"] == "relative"
+    assert load_config(overrides=["model.attention.kind=auto"]).model_kwargs["attention"]["kind"] == "relative"
+    assert load_config(overrides=["model.attention.kind=auto", override]).model_kwargs["attention"]["kind"] == "dot"

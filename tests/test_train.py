@@ -52,7 +52,7 @@ def test_a_run_begins_with_what_is_trained_and_how_long_it_will_take(trained):
     for line in (
         r"device +CPU, \d+ cores?, \d+ threads?, (float32|bf16)",
         r"data +train 96 utterances, 0\.0\d hours; dev 12 utterances, 0\.\d\d hours",
-        r"model +[\d,]+ parameters, time reduction 4x",
+        r"model +[\d,]+ parameters, time reduction 4x, \w+ attention",
         r"alignment 9\.\d frames per character: 2\.\d\d steps for attention, 2\.\d\d for CTC",
         r"training +24 epochs of 12 batches of 8",
         r"expected +about \d+ s per epoch, \d+ (s|min) for 24 \(dev passes come on top\); [\d.]+ GiB of memory",

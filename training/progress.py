@@ -230,7 +230,8 @@ def describe_run(
     facts = {
         "device": f"{describe_device(device, world_size)}, {precision}",
         "data": "; ".join(f"{name} {corpus.size}" for name, corpus in corpora.items()),
-        "model": f"{model.parameter_count:,} parameters, time reduction {model.listener.time_reduction}x",
+        "model": f"{model.parameter_count:,} parameters, time reduction {model.listener.time_reduction}x, "
+        f"{model.speller.attention.kind} attention",
         "alignment": alignment + (f", {ctc_steps:.2f} for CTC" if model.ctc is not None else ""),
         "training": plan,
     }

@@ -209,7 +209,8 @@ def test_what_is_trained_on_what(toy_root, make_las, caplog):
     hours = sum(train.lengths) / 360_000
     assert lines[0] == f"device    {describe_device(CPU, 4)}, bf16"
     assert lines[1].startswith(f"data      train+more 96 utterances, {hours:.2f} hours; dev 12 utterances, ")
-    assert lines[2] == f"model     {sum(p.numel() for p in model.parameters()):,} parameters, time reduction 4x"
+    parameters = sum(p.numel() for p in model.parameters())
+    assert lines[2] == f"model     {parameters:,} parameters, time reduction 4x, location attention"
     frames = sum(train.lengths) / sum(map(len, train.texts))
     steps = f"{frames / 4:.2f} steps for attention, {frames / 4:.2f} for CTC"
     assert lines[3] == f"alignment {frames:.1f} frames per character: {steps}"
