@@ -120,7 +120,13 @@ def agreement(bench: Bench) -> list[Row]:
     """A step and both searches, on the device and on the CPU: what the tests pretend, in earnest."""
     rows = []
     small = bench._replace(tiny=True)
-    for name, overrides in (("dot, no loop", []), ("location, loop", LOOP), ("dot, loop", [LOOP[2]])):
+    spellers = {
+        "relative, no loop": [],
+        "dot, no loop": ["model.attention.kind=dot"],
+        "location, loop": LOOP,
+        "dot, loop": ["model.attention.kind=dot", LOOP[2]],
+    }
+    for name, overrides in spellers.items():
         config = small.config("config.yaml", *overrides, "model.listener.dropout=0", "model.speller.dropout=0")
         batch = small._replace(shape=bench.shape._replace(batch_size=4)).batch()
         expected = _look(small.model(config).cpu(), batch.to(torch.device("cpu")), "float32")
