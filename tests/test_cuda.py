@@ -26,7 +26,7 @@ from utils.vocabulary import EOS, KAGGLE
 V = len(KAGGLE)
 SPELLERS = {  # attention, heads, input feeding, layers: kernels per character at teacher forcing 1.0 and 0.7
     "seed.yaml": ("dot", 1, True, 2, 29, 46),
-    "an4.yaml": ("location", 1, True, 1, 42, 59),
+    "location, one cell": ("location", 1, True, 1, 42, 59),
     "location, two cells": ("location", 1, True, 2, 50, 67),
     "dot, no loop": ("dot", 4, False, 2, 0, 0),
     "config.yaml": ("relative", 4, False, 2, 0, 0),
