@@ -20,7 +20,7 @@ def test_every_section_measures(run_benchmark, tmp_path):
     assert list(found) == ["command", *gpu.SECTIONS]
     assert not [row for rows in found.values() for row in rows if "failed" in row]
     exact = [row for row in found["Agreement with the CPU"] if row["precision"] == "float32"]
-    assert len(exact) == 3
+    assert len(exact) == 4
     assert all(row["beams equal"] and row["greedy texts equal"] and row["gradient, cosine"] > 0.999 for row in exact)
     assert {row["settings"] for row in found["Training steps at Kaggle's mean shape"]} == {
         "config.yaml",
