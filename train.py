@@ -122,9 +122,8 @@ class Trainer:
         constant = {**described, "config": settings, "environment": environment(device)}
         self.checkpointer = Checkpointer(self.folder, constant, training.checkpoint_minutes, train.digests)
         self.state = self.checkpointer.restore(found, self.step)
-        throughout = model.speller.attention.sees_position
         schedules = training.model_dump(include=set(Schedules.__annotations__))
-        self.schedules = Schedules(**schedules, guide_throughout=throughout)
+        self.schedules = Schedules(**schedules, guide_throughout=model.speller.attention.sees_position)
         left = self.schedules.epochs_left(self.state.history), self.schedules.minutes_left(self.state.history)
         self.eta = EtaEstimator(self.steps, self.steps - self.state.next_batch, *left)
         self.shutdown = GracefulShutdown()

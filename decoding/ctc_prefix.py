@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.alignment import NEVER, first_emission
 from models.blstm import length_mask
 from utils.vocabulary import CTC_BLANK, EOS, SOS
 
 ZERO = -1e9  # log of 0 that can be added and subtracted without becoming nan
-IMPOSSIBLE = -1e5  # the least that a step's log-probability is
 
 
 class Frames(NamedTuple):
@@ -33,23 +33,24 @@ class PrefixState(NamedTuple):
     in_blank: Tensor  # (N, S), the same ending in blank
     last: Tensor  # (N,), the prefix's last token
     extended: Tensor  # (N, V), log P of the prefix with each token appended
-    position: Tensor  # (N,), the step at which the last token is first emitted, in the mean
+    position: Tensor | None  # (N,), the step at which the last token is first emitted, in the mean; None: not asked for
 
 
 def prepare(log_probs: Tensor, lengths: Tensor) -> Frames:
     """Prepares the CTC branch's `log_probs (B, S, V)` of utterances of `lengths (B,)`."""
     padding = ~length_mask(lengths.to(log_probs.device, non_blocking=True), log_probs.size(1))
-    log_probs = log_probs.double().clamp(min=IMPOSSIBLE).masked_fill(padding.unsqueeze(2), IMPOSSIBLE)
+    log_probs = log_probs.double().clamp(min=NEVER).masked_fill(padding.unsqueeze(2), NEVER)
     log_probs[..., CTC_BLANK] = log_probs[..., CTC_BLANK].masked_fill(padding, 0.0)
     return Frames(log_probs, log_probs.exp(), log_probs.cumsum(1))
 
 
-def initial_state(frames: Frames, rows: int) -> PrefixState:
-    """The empty prefix, for `rows` hypotheses of each utterance: blanks alone so far."""
+def initial_state(frames: Frames, rows: int, positions: bool = False) -> PrefixState:
+    """The empty prefix, for `rows` hypotheses of each utterance: blanks alone so far; `positions`: at step 0."""
     blank = frames.cumulative[..., CTC_BLANK].repeat_interleave(rows, dim=0)
     last = torch.full((blank.size(0),), SOS, device=blank.device)
     extended = blank.new_zeros(blank.size(0), frames.log_probs.size(2))
-    return PrefixState(torch.full_like(blank, ZERO), blank, last, extended, extended.new_zeros(len(last)).float())
+    position = torch.zeros(len(last), device=blank.device) if positions else None
+    return PrefixState(torch.full_like(blank, ZERO), blank, last, extended, position)
 
 
 def step(token: Tensor, state: PrefixState, frames: Frames) -> tuple[Tensor, PrefixState]:
@@ -82,7 +83,7 @@ def step(token: Tensor, state: PrefixState, frames: Frames) -> tuple[Tensor, Pre
     return (first - score).float(), PrefixState(in_character, in_blank, token, first, position)
 
 
-def _append(token: Tensor, state: PrefixState, frames: Frames) -> tuple[Tensor, Tensor, Tensor]:
+def _append(token: Tensor, state: PrefixState, frames: Frames) -> tuple[Tensor, Tensor, Tensor | None]:
     """Forward variables and position of the prefixes with `token` appended; rows with `<sos>` stay as they are."""
     in_character, in_blank, last, _, position = state
     rows = token.size(0) // frames.log_probs.size(0)
@@ -93,10 +94,9 @@ def _append(token: Tensor, state: PrefixState, frames: Frames) -> tuple[Tensor, 
     # x[t] = logaddexp(x[t-1], y[t]) + p[t] has the solution P[t] + logcumsumexp(y - P[t-1]), with P the sums of p.
     now_character = emit + torch.logcumsumexp(before - _shift(emit, 0.0), 1)
     now_blank = blank + torch.logcumsumexp(_shift(now_character, ZERO) - _shift(blank, 0.0), 1)
-    emitted = before + _of_token(frames.log_probs, token, rows)
-    steps = torch.arange(emitted.size(1), device=emitted.device, dtype=emitted.dtype)
-    possible = (token != SOS) & (emitted.amax(1) > IMPOSSIBLE / 2)
-    position = torch.where(possible, (emitted.softmax(1) @ steps).float(), position)
+    if position is not None:
+        now, possible = first_emission(before + _of_token(frames.log_probs, token, rows))
+        position = torch.where(possible & (token != SOS), now.float(), position)
     same = (token == SOS).unsqueeze(1)
     return torch.where(same, in_character, now_character), torch.where(same, in_blank, now_blank), position
 

@@ -88,7 +88,9 @@ class Recogniser:
             model.speller.initial_state(memory, rows) for model, (memory, _) in zip(self.models, encoded, strict=True)
         ]
         ctc = [
-            ctc_prefix.initial_state(frames, rows) if frames is not None and self._scores_prefixes(model) else None
+            ctc_prefix.initial_state(frames, rows, model.speller.attention.sees_position)
+            if frames is not None and self._scores_prefixes(model)
+            else None
             for model, (_, frames) in zip(self.models, encoded, strict=True)
         ]
         N = encoded[0].memory.keys.size(0) * rows
@@ -106,7 +108,7 @@ class Recogniser:
             ctc_scores = spoken = None
             if frames is not None and ctc_state is not None:
                 ctc_scores, ctc_state = ctc_prefix.step(token, ctc_state, frames)
-                spoken = model.encoder_step(ctc_state.position)
+                spoken = None if ctc_state.position is None else model.encoder_step(ctc_state.position)
             logits, speller_state, _ = model.speller.step(token, speller_state, memory, spoken)
             model_scores = logits.log_softmax(-1)
             if ctc_scores is not None and self.ctc_weight:

@@ -72,16 +72,19 @@ def score_hypotheses(
     attention: list[Tensor] = []
     ctc: list[Tensor] = []
     for model, (memory, frames) in zip(recogniser.models, encoded, strict=True):
-        log_probs, steps = None, lengths
+        log_probs = spoken = None
         if frames is not None:
-            log_probs = frames.log_probs.float().repeat_interleave(K, dim=0)
-            steps = torch.full_like(lengths, log_probs.size(1))
-        logits, _ = model.speller(inputs, memory, spoken=model.spoken(log_probs, steps, inputs, lengths))
+            log_probs = frames.log_probs.float()
+            all_steps = torch.full((log_probs.size(0),), log_probs.size(1))
+            spoken = model.spoken(log_probs, all_steps, inputs, lengths)
+        logits, _ = model.speller(inputs, memory, spoken=spoken)
         attention.append(of_targets(logits.log_softmax(-1)))
         if log_probs is None:
             ctc.append(attention[-1])
             continue
-        ctc_loss = F.ctc_loss(log_probs.transpose(0, 1), targets, steps, lengths, blank=CTC_BLANK, reduction="none")
+        log_probs = log_probs.repeat_interleave(K, dim=0).transpose(0, 1)
+        steps = torch.full_like(lengths, log_probs.size(0))
+        ctc_loss = F.ctc_loss(log_probs, targets, steps, lengths, blank=CTC_BLANK, reduction="none")
         ctc.append((-ctc_loss).clamp(min=IMPOSSIBLE))
     lm = torch.zeros_like(attention[0])
     if recogniser.language_model is not None:

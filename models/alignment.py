@@ -35,17 +35,28 @@ def ctc_positions(log_probs: Tensor, lengths: Tensor, characters: Tensor, charac
     )
     inside = length_mask(lengths.to(log_probs.device, non_blocking=True), S).unsqueeze(2)
     inside = inside & length_mask(character_lengths.to(log_probs.device, non_blocking=True), U).unsqueeze(1)
-    # Blanks and characters take turns in them: of each character the blank before it, and the character before it.
-    in_blank = torch.where(inside, forward[:, :, : 2 * U : 2], NEVER).clamp(min=NEVER)
-    in_character = torch.where(inside, forward[:, :, 1 : 2 * U : 2], NEVER).clamp(min=NEVER)
-    in_character = F.pad(in_character[:, :, :-1], (1, 0), value=NEVER)
+    # Blanks and characters take turns in them: of each character the blank before it, and itself.
+    forward = forward[:, :, : 2 * U].unflatten(2, (U, 2))
+    in_blank, in_character = torch.where(inside.unsqueeze(3), forward, NEVER).clamp(min=NEVER).unbind(3)
+    in_character = F.pad(in_character[:, :, :-1], (1, 0), value=NEVER)  # the character before it
     again = F.pad(characters[:, 1:] == characters[:, :-1], (1, 0)).unsqueeze(1)  # must be separated by a blank
     before = torch.logaddexp(in_blank, in_character.masked_fill(again, NEVER))
     before = F.pad(before[:, :-1], (0, 0, 1, 0), value=NEVER)
     before[:, 0, :1] = 0.0  # the first character needs nothing before it
     emitted = before + log_probs.gather(2, characters.unsqueeze(1).expand(-1, S, -1)).clamp(min=NEVER)
-    emitted = emitted.masked_fill(~inside, 3 * NEVER)
-    position = torch.arange(S, device=emitted.device, dtype=emitted.dtype) @ emitted.softmax(1)
-    possible = emitted.amax(1) > NEVER / 2
+    position, possible = first_emission(emitted.masked_fill(~inside, 3 * NEVER).transpose(1, 2))
     last = F.pad(position, (1, 0)).gather(1, possible.sum(1, keepdim=True))
     return F.pad(torch.where(possible, position, last), (0, padding))
+
+
+def first_emission(emitted: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean step at which a character is first emitted, and whether it can be at all.
+
+    Args:
+        emitted: `(..., S)`, log-probability of its prefix with the character first emitted at each step.
+
+    Returns:
+        Both `(...)`.
+    """
+    steps = torch.arange(emitted.size(-1), device=emitted.device, dtype=emitted.dtype)
+    return emitted.softmax(-1) @ steps, emitted.amax(-1) > NEVER / 2

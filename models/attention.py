@@ -32,6 +32,9 @@ class Past(NamedTuple):
     total: Tensor  # (..., S), the sum of all so far
 
 
+Seen = Past | Tensor | None  # what an attention sees besides its query, see `Attention.forward`
+
+
 class Attention(nn.Module):
     """What all kinds of attention share: projections into heads, masked softmax, weighted sum of the values.
 
@@ -67,15 +70,7 @@ class Attention(nn.Module):
         """`(B, S, dim)` to heads, `(B, H, S, A)`."""
         return x.unflatten(2, (self.heads, self.dim // self.heads)).transpose(1, 2)
 
-    def energies(
-        self,
-        query: Tensor,
-        keys: Tensor,
-        past: Past | None,
-        position: Tensor | None,
-        matmul: Matmul,
-        recompute: bool,
-    ) -> Tensor:
+    def energies(self, query: Tensor, keys: Tensor, seen: Seen, matmul: Matmul, recompute: bool) -> Tensor:
         """Scores before the softmax, `(B, H, Q, S)`, of `query (B, H, Q, A)` and `keys (B, H, S, A)`; see `forward`."""
         raise NotImplementedError
 
@@ -87,26 +82,25 @@ class Attention(nn.Module):
         self,
         query: Tensor,
         memory: Memory,
-        past: Past | None = None,
+        seen: Seen = None,
         matmul: Matmul = matmul,
         recompute: bool = False,
-        position: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One look at the memory.
 
         Args:
             query: `(B, Q, query_dim)`.
             memory: as `project` returned it.
-            past: of `(B, H, Q, S)`, for an attention that `sees_past`.
+            seen: for an attention that `sees_past` its `Past`, of `(B, H, Q, S)`; for one that `sees_position` the
+                encoder step of the character before, `(B, Q)`.
             matmul: in a loop, one `DeferredWeightGrad` for all its steps.
             recompute: compute the largest intermediates again in the backward pass instead of keeping them.
-            position: `(B, Q)`, encoder step of the character before, for an attention that `sees_position`.
 
         Returns:
             The context `(B, Q, dim)`, and the weights `(B, H, Q, S)`: float32, 0 on padding, of sum 1.
         """
         queries = self._split(matmul("query", query, self.query.weight.T, self.query.bias))
-        energies = self.energies(queries, memory.keys, past, position, matmul, recompute).float()
+        energies = self.energies(queries, memory.keys, seen, matmul, recompute).float()
         weights = energies.masked_fill(memory.padding, float("-inf")).softmax(dim=3)
         context = matmul("values", weights.to(memory.values.dtype), memory.values)
         return context.transpose(1, 2).flatten(2), weights
@@ -121,15 +115,7 @@ class DotAttention(Attention):
         projected = super().project(memory, lengths)
         return projected._replace(keys=projected.keys / projected.keys.size(3) ** 0.5)  # once, not for every query
 
-    def energies(
-        self,
-        query: Tensor,
-        keys: Tensor,
-        past: Past | None,
-        position: Tensor | None,
-        matmul: Matmul,
-        recompute: bool,
-    ) -> Tensor:
+    def energies(self, query: Tensor, keys: Tensor, seen: Seen, matmul: Matmul, recompute: bool) -> Tensor:
         return matmul("keys", query, keys.transpose(2, 3))
 
 
@@ -157,19 +143,10 @@ class RelativeAttention(DotAttention):
         self.log_ahead = nn.Parameter(torch.full((heads,), self.AHEAD).log())
         self.strength = nn.Parameter(torch.full((heads,), self.STRENGTH).expm1().log())  # before a softplus
 
-    def energies(
-        self,
-        query: Tensor,
-        keys: Tensor,
-        past: Past | None,
-        position: Tensor | None,
-        matmul: Matmul,
-        recompute: bool,
-    ) -> Tensor:
-        if position is None:
+    def energies(self, query: Tensor, keys: Tensor, seen: Seen, matmul: Matmul, recompute: bool) -> Tensor:
+        if not isinstance(seen, Tensor):
             raise ValueError("relative attention needs the position of the character before")
-        heard = super().energies(query, keys, past, position, matmul, recompute)
-        return heard + self._prior(position, keys.size(2))
+        return super().energies(query, keys, seen, matmul, recompute) + self._prior(seen, keys.size(2))
 
     def _prior(self, position: Tensor, steps: int) -> Tensor:
         """Logarithm of the prior, up to a constant, of so many steps: `(B, H, Q, steps)`."""
@@ -208,20 +185,12 @@ class LocationAttention(Attention):
         keys = memory.keys  # of every query, an intermediate of their size is kept
         return keys.is_cuda and queries * keys.numel() * keys.element_size() > memory_to_spare(keys.device)
 
-    def energies(
-        self,
-        query: Tensor,
-        keys: Tensor,
-        past: Past | None,
-        position: Tensor | None,
-        matmul: Matmul,
-        recompute: bool,
-    ) -> Tensor:
-        if past is None:
+    def energies(self, query: Tensor, keys: Tensor, seen: Seen, matmul: Matmul, recompute: bool) -> Tensor:
+        if not isinstance(seen, Past):
             raise ValueError("location attention needs the weights of the steps before")
         if recompute:
-            return checkpoint(self._energies, query, keys, past, use_reentrant=False, preserve_rng_state=False)
-        return self._energies(query, keys, past)
+            return checkpoint(self._energies, query, keys, seen, use_reentrant=False, preserve_rng_state=False)
+        return self._energies(query, keys, seen)
 
     def _energies(self, query: Tensor, keys: Tensor, past: Past) -> Tensor:
         (B, H, Q, A), S = query.shape, keys.size(2)

@@ -117,29 +117,31 @@ class LAS(nn.Module):
         if tokens is None:
             return None, None, encoded
         with _float32(features):
-            if characters is None:
-                characters = (tokens > EOS).sum(1)
             spoken = self.spoken(encoded.ctc_log_probs, encoded.ctc_lengths, tokens, characters)
-            encoded = encoded._replace(spoken=spoken)
-            logits, attention = self.speller(tokens, encoded.memory, teacher_forcing_rate, encoded.spoken)
-        return logits, attention, encoded
+            logits, attention = self.speller(tokens, encoded.memory, teacher_forcing_rate, spoken)
+        return logits, attention, encoded._replace(spoken=spoken)
 
     def spoken(
-        self, ctc_log_probs: Tensor | None, ctc_lengths: Tensor, tokens: Tensor, characters: Tensor
+        self, ctc_log_probs: Tensor | None, ctc_lengths: Tensor, tokens: Tensor, characters: Tensor | None
     ) -> Tensor | None:
         """The encoder step at which the CTC branch hears each token, `<sos>` at the first.
 
         Args:
-            ctc_log_probs: `(N, S', V)`.
-            ctc_lengths: `(N,)`.
-            tokens: `(N, U)`, beginning with `<sos>`.
-            characters: `(N,)`, number of characters of each row.
+            ctc_log_probs: `(B, S', V)`.
+            ctc_lengths: `(B,)`.
+            tokens: `(N, U)`, beginning with `<sos>`, rows as in `Speller.step`.
+            characters: `(N,)`, as in `forward`.
 
         Returns:
             `(N, U)`, or None for an attention that does not see it.
         """
         if ctc_log_probs is None or not self.speller.attention.sees_position:
             return None
+        if characters is None:
+            characters = (tokens > EOS).sum(1)
+        rows = tokens.size(0) // ctc_log_probs.size(0)
+        if rows > 1:
+            ctc_log_probs, ctc_lengths = (tensor.repeat_interleave(rows, 0) for tensor in (ctc_log_probs, ctc_lengths))
         return self.encoder_step(F.pad(ctc_positions(ctc_log_probs, ctc_lengths, tokens[:, 1:], characters), (1, 0)))
 
     def encoder_step(self, ctc_step: Tensor) -> Tensor:

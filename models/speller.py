@@ -333,7 +333,7 @@ class ParallelSpeller(Speller[ParallelState]):
         """Attention of `x (N, U, hidden)`: context `(N, U, dim)`, weights `(N, H, U, S)`."""
         B, (N, U, _) = memory.keys.size(0), x.shape
         spoken = None if spoken is None else spoken.reshape(B, N // B * U)
-        context, weights = self.attention(x.reshape(B, N // B * U, -1), memory, position=spoken)
+        context, weights = self.attention(x.reshape(B, N // B * U, -1), memory, spoken)
         return context.view(N, U, -1), weights.unflatten(2, (N // B, U)).transpose(1, 2).flatten(0, 1)
 
 

@@ -48,19 +48,16 @@ def expected_distance(
     """
     nbest, device = find_hypotheses(model, encoded, batch, ctc_weight, vocabulary), batch.features.device
     tokens, lengths = nbest.tokens.to(device), nbest.lengths
-    log_probs, steps = encoded.ctc_log_probs, encoded.ctc_lengths.repeat_interleave(BEAM_SIZE)
-    if log_probs is not None:
-        log_probs = log_probs.repeat_interleave(BEAM_SIZE, dim=0)
-    spoken = model.spoken(log_probs, steps, tokens[:, :-1], lengths - 2)
+    spoken = model.spoken(encoded.ctc_log_probs, encoded.ctc_lengths, tokens[:, :-1], lengths - 2)
     logits, _ = model.speller(tokens[:, :-1], encoded.memory, 1.0, spoken)
     inside = torch.arange(tokens.size(1) - 1) < (lengths - 1).unsqueeze(1)
     of_token = logits.log_softmax(2).gather(2, tokens[:, 1:].unsqueeze(2)).squeeze(2)
     score = (of_token * inside.to(device)).sum(1)
-    if log_probs is not None and ctc_weight:
+    if encoded.ctc_log_probs is not None and ctc_weight:
         ctc = F.ctc_loss(
-            log_probs.transpose(0, 1),
+            encoded.ctc_log_probs.repeat_interleave(BEAM_SIZE, dim=0).transpose(0, 1),
             tokens[:, 1:],
-            steps,
+            encoded.ctc_lengths.repeat_interleave(BEAM_SIZE),
             lengths - 2,  # CTC has neither <sos> nor <eos>
             blank=CTC_BLANK,
             reduction="none",

@@ -39,7 +39,7 @@ def test_training_and_search_hear_a_character_at_the_same_step():
     tokens[0, 10:15] = 7
     found = ctc_positions(log_probs, lengths, tokens, torch.tensor([50, 50]))
     frames = ctc_prefix.prepare(log_probs, lengths)
-    _, state = ctc_prefix.step(torch.tensor([SOS, SOS]), ctc_prefix.initial_state(frames, rows=1), frames)
+    _, state = ctc_prefix.step(torch.tensor([SOS, SOS]), ctc_prefix.initial_state(frames, 1, positions=True), frames)
     assert state.position.tolist() == [0, 0]
     for step, token in enumerate(tokens.unbind(1)):
         _, state = ctc_prefix.step(token, state, frames)

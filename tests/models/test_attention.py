@@ -133,7 +133,7 @@ def test_relative_attention_is_the_dot_product_with_its_prior(inputs):
         parameter.add_(0.3 * torch.randn(2))
     position = torch.tensor([[0.0, 2.5, 7.0], [0.0, 1.0, 3.0]])
     projected = attention.project(memory, LENGTHS)
-    _, weights = attention(query, projected, position=position)
+    _, weights = attention(query, projected, position)
     heard = attention._split(attention.query(query)) @ projected.keys.transpose(2, 3)
     for b, head, q in ((0, 0, 0), (0, 1, 1), (0, 0, 2), (1, 1, 2)):
         length, expected = int(LENGTHS[b]), []
