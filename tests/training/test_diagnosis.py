@@ -8,7 +8,8 @@ from dataset import FeatureDataset, make_loader
 from decoding.transcribe import fill_batches
 from training.diagnosis import diagnose
 from training.evaluate import evaluate
-from utils.vocabulary import EOS, KAGGLE
+from utils.metrics import tidy
+from utils.vocabulary import CTC_BLANK, EOS, KAGGLE
 
 CPU = torch.device("cpu")
 
@@ -96,9 +97,25 @@ def test_loops(make_las, dev):
     assert "model.attention.kind=location" in warning
 
 
+@torch.no_grad()
+def test_a_ctc_branch_that_writes_blanks_only(make_las, dev):
+    """Where relative attention fails: its prior follows the branch, so its monotonicity tells nothing."""
+    model = make_las(attention={"kind": "relative"}, speller={"input_feeding": False})
+    model.ctc.bias[CTC_BLANK] = 1e4
+    metrics, _ = look(model, dev)
+    characters = sum(len(tidy(text)) for text in dev.dataset.corpus.transcripts) / len(dev.dataset.corpus)
+    assert metrics["dev_ctc_distance"] == pytest.approx(characters)
+    (warning,) = [line for line in diagnose(metrics, 8) if line.startswith("CTC")]
+    assert f"CTC reads nothing after 8 epochs: its branch alone has distance {characters:.1f}, of" in warning
+    assert f" of {characters:.1f} characters." in warning
+
+
 @pytest.mark.parametrize(
     ("metrics", "warnings"),
     [
+        ({"dev_distance": 5.0, "dev_cer": 0.5, "dev_ctc_distance": 8.1}, ["CTC reads nothing", "8.1, of 10.0"]),
+        ({"dev_distance": 5.0, "dev_cer": 0.5, "dev_ctc_distance": 8.0}, []),
+        ({"dev_distance": 5.0, "dev_cer": 0.5}, []),
         ({}, []),
         ({"dev_monotonicity": 0.4, "dev_unended": 0.5, "dev_loops": 0.2}, []),
         ({"dev_monotonicity": 0.39, "dev_sharpness": 0.2}, ["not aligned", "it picks places"]),
