@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from models.blstm import BLSTM, Dropout, PyramidBLSTM, length_mask
@@ -44,6 +45,15 @@ class ListenerOutput(NamedTuple):
     memory: Tensor  # (B, S, E)
     memory_lengths: Tensor  # (B,)
     ctc_memory: Tensor  # (B, S', E'), the last layer of at most 4x time reduction
+
+
+def average(outputs: Sequence[ListenerOutput]) -> ListenerOutput:
+    """The mean of what the Listener makes of several versions of the same utterances, of the same lengths."""
+    memory, ctc_memory = (
+        torch.stack(tensors).mean(0)
+        for tensors in ([one.memory for one in outputs], [one.ctc_memory for one in outputs])
+    )
+    return ListenerOutput(memory, outputs[0].memory_lengths, ctc_memory)
 
 
 class Listener(nn.Module):
