@@ -134,7 +134,7 @@ class FeatureDataset(Dataset):
         return Utterance(item.position, features, torch.tensor(tokens, dtype=torch.long), item.follower)
 
     def _read(self, position: int, item: Item) -> Tensor:
-        """Features of one utterance, perturbed and normalised."""
+        """Features of one utterance, perturbed and normalised, its views side by side."""
         features = torch.from_numpy(self.corpus.read(position))
         if self.augmentation is not None:
             features = self.augmentation.perturb(features, position, item.epoch, item.speed)

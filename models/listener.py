@@ -49,11 +49,8 @@ class ListenerOutput(NamedTuple):
 
 def average(outputs: Sequence[ListenerOutput]) -> ListenerOutput:
     """The mean of what the Listener makes of several versions of the same utterances, of the same lengths."""
-    memory, ctc_memory = (
-        torch.stack(tensors).mean(0)
-        for tensors in ([one.memory for one in outputs], [one.ctc_memory for one in outputs])
-    )
-    return ListenerOutput(memory, outputs[0].memory_lengths, ctc_memory)
+    memory, lengths, ctc_memory = zip(*outputs, strict=True)
+    return ListenerOutput(torch.stack(memory).mean(0), lengths[0], torch.stack(ctc_memory).mean(0))
 
 
 class Listener(nn.Module):
