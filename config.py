@@ -231,7 +231,6 @@ class DecodingConfig(Section):
     rank: Literal["likelihood", "mbr"]
     ctc_weight: Fraction
     lm_weight: Amount
-    views: Annotated[int, Field(ge=1, le=9)]
     length_reward: Amount
 
 

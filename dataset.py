@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from corpora.loading import Corpus
-from utils.augment import Augmentation, warp_frequencies
+from utils.augment import Augmentation
 from utils.cli import SIGNALS
 from utils.errors import UserError
 from utils.failures import dead_worker, describe_exit
@@ -77,7 +77,7 @@ class Utterance(NamedTuple):
     """An utterance as the model gets it."""
 
     position: int  # in the corpus
-    features: Tensor  # (T, D), or several views of them, see FeatureDataset
+    features: Tensor  # (T, D)
     tokens: Tensor  # (U,), <sos> and <eos> included; (0,) without a transcript
     follower: int | None = None  # position of the utterance that is concatenated to it
 
@@ -89,7 +89,7 @@ class Batch(NamedTuple):
     """A padded batch. Positions and lengths stay on the CPU, where they are read without waiting for a GPU."""
 
     indices: Tensor  # (B,) positions in the corpus
-    features: Tensor  # (B, T, D), or several views of them, see FeatureDataset
+    features: Tensor  # (B, T, D)
     feature_lengths: Tensor  # (B,)
     tokens: Tensor  # (B, U), <sos> and <eos> included
     token_lengths: Tensor  # (B,)
@@ -117,13 +117,10 @@ class FeatureDataset(Dataset):
     Args:
         corpus: checked utterances.
         augmentation: of training utterances; None for evaluation.
-        warps: factors of the frequency warping of each view (test-time augmentation), see `warp_frequencies`; the
-            features are then `(T, len(warps) * D)`, the views side by side.
     """
 
-    def __init__(self, corpus: Corpus, augmentation: Augmentation | None = None, warps: Sequence[float] = (1.0,)):
-        self.corpus, self.augmentation, self.warps = corpus, augmentation, warps
-        self.cepstral = len(warps) > 1 and is_cepstral(corpus)
+    def __init__(self, corpus: Corpus, augmentation: Augmentation | None = None):
+        self.corpus, self.augmentation = corpus, augmentation
 
     def __getitem__(self, item: Item) -> Utterance:
         positions = [item.position] if item.follower is None else [item.position, item.follower]
@@ -134,12 +131,11 @@ class FeatureDataset(Dataset):
         return Utterance(item.position, features, torch.tensor(tokens, dtype=torch.long), item.follower)
 
     def _read(self, position: int, item: Item) -> Tensor:
-        """Features of one utterance, perturbed and normalised, its views side by side."""
+        """Features `(T, D)` of one utterance, perturbed and normalised."""
         features = torch.from_numpy(self.corpus.read(position))
         if self.augmentation is not None:
             features = self.augmentation.perturb(features, position, item.epoch, item.speed)
-        views = [features if warp == 1 else warp_frequencies(features, warp, self.cepstral) for warp in self.warps]
-        return torch.cat([normalize(view, self.corpus.format.normalize) for view in views], dim=1)
+        return normalize(features, self.corpus.format.normalize)
 
 
 def collate(utterances: Sequence[Utterance]) -> Batch:

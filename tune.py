@@ -165,17 +165,15 @@ def tune(
     now = Weights(*(getattr(config.decoding, name) for name in Weights._fields))
     in_use = load_language_model(there, vocabulary).to(device) if now.lm_weight and there.exists() else language_model
 
-    views = config.decoding.views
-
     def measure(weights: Weights, rank: str, lm: LanguageModel = language_model) -> list[int]:
         """Distance of each dev utterance as test.py would decode it."""
-        recogniser = Recogniser(models, weights.ctc_weight, lm, weights.lm_weight, precision, views=views)
+        recogniser = Recogniser(models, weights.ctc_weight, lm, weights.lm_weight, precision)
         options = DecodingOptions("beam", config.decoding.beam_size, rank, weights.length_reward)
         return [one.distance for one in compare(corpus.transcripts, transcribe(recogniser, corpus, options, device))]
 
     def find(weights: Weights) -> NBest:
         lm = language_model, weights.lm_weight
-        searcher = Recogniser(models, weights.ctc_weight, *lm, precision, keep_posteriors=True, views=views)
+        searcher = Recogniser(models, weights.ctc_weight, *lm, precision, keep_posteriors=True)
         return collect(searcher, corpus, device, weights.length_reward)
 
     logger.info(f"searching {config.data.dev} up to {MOST_TRIALS} times as test.py does: {corpus.size}")

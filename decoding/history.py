@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files import format_csv, read_csv, write_csv
+from utils.files import format_csv, read_csv
 from utils.metrics import Score
 
 FILE = "decodings.csv"  # in the folder of a run
-SEARCH = ("mode", "beam_size", "rank", "ctc_weight", "lm_weight", "length_reward", "views")  # keys of `decoding`
+SEARCH = ("mode", "beam_size", "rank", "ctc_weight", "lm_weight", "length_reward")  # keys of `decoding`
 COLUMNS = (
-    *("time", "command", "split", "utterances", "checkpoints", *SEARCH[:-1]),
-    *("distance", "cer", "wer", "seconds", "submission", "views"),
+    *("time", "command", "split", "utterances", "checkpoints", *SEARCH),
+    *("distance", "cer", "wer", "seconds", "submission"),
 )
-BEFORE_VIEWS = COLUMNS[:-1]  # of older tables, which mean one view
 MEASURED = ("distance", "cer", "wer", "seconds")  # empty where they were not
 OF_A_BEAM = ("beam_size", "rank", "length_reward")  # empty where the search is greedy
 
@@ -60,19 +59,14 @@ def make_row(
 
 
 def add_decoding(folder: Path, row: Mapping[str, str]) -> None:
-    """Appends a row to the table of the run in `folder`.
-
-    A table from before there were views gets their column, and one of other columns is set aside.
+    """Appends a row to the table of the run in `folder`. A table of other columns is set aside.
 
     Raises:
         UserError: the file cannot be written.
     """
     path = folder / FILE
     header, line = format_csv(COLUMNS, [[row[name] for name in COLUMNS]])
-    (older,) = format_csv(BEFORE_VIEWS, [])
     try:
-        if path.exists() and path.read_text(encoding="utf-8-sig", errors="surrogateescape").startswith(older):
-            write_csv(path, COLUMNS, [[*map(one.get, BEFORE_VIEWS), "1"] for one in read_csv(path)])
         with path.open("a+", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.seek(0)
             content = file.read()
@@ -93,7 +87,6 @@ def read_decodings(folder: Path) -> list[dict[str, str]]:
     """The rows of the table of the run in `folder`, the oldest first; those that are damaged are left out."""
     path = folder / FILE
     rows = read_csv(path) if path.exists() else []
-    rows = [{"views": "1"} | row for row in rows]
     whole = [row for row in rows if set(COLUMNS) <= set(row) and row["split"]]
     return [row for row in whole if all(_is_measured(row[name]) for name in MEASURED)]
 
@@ -111,7 +104,6 @@ def describe_search(row: Mapping[str, str]) -> str:
     for key, name in (("ctc_weight", "CTC"), ("lm_weight", "language model"), ("length_reward", "length")):
         if row[key] not in ("", "0.0", "0"):
             words.append(f"{name} {row[key].removesuffix('.0')}")
-    words += [] if row["views"] in ("", "1") else [f"{row['views']} views"]
     words += [row["rank"]] if row["rank"] not in ("", "likelihood") else []
     checkpoints = row["checkpoints"]
     return ", ".join(words + ([checkpoints] if checkpoints != "best.pt" else []))

@@ -14,7 +14,6 @@ from utils.device import autocast
 
 FRAMES_PER_CHARACTER = 3  # nobody speaks faster than 33 characters per second
 SHORTEST_LIMIT = 10
-WARP_STEP = 0.04  # between the frequency warpings of neighbouring views
 S = TypeVar("S")
 
 
@@ -49,7 +48,6 @@ class Recogniser:
         lm_weight: weight of the language model.
         precision: float32, or bf16 or fp16 for the Listener; as in training, all else is float32.
         keep_posteriors: whether `encode` returns the posteriors of CTC branches without weight as well.
-        views: frequency-warped versions of each utterance that are encoded and averaged (test-time augmentation).
     """
 
     def __init__(
@@ -60,26 +58,19 @@ class Recogniser:
         lm_weight: float = 0.0,
         precision: str = "float32",
         keep_posteriors: bool = False,
-        views: int = 1,
     ):
         self.models, self.ctc_weight = [model.eval() for model in models], ctc_weight
         self.language_model, self.lm_weight = language_model if lm_weight else None, lm_weight
-        self.precision, self.keep_posteriors, self.views = precision, keep_posteriors, views
-
-    @property
-    def warps(self) -> tuple[float, ...]:
-        """Factors of the frequency warping of each view, evenly around 1."""
-        return tuple(1 + WARP_STEP * (view - (self.views - 1) / 2) for view in range(self.views))
+        self.precision, self.keep_posteriors = precision, keep_posteriors
 
     @property
     def device(self) -> torch.device:
         return next(self.models[0].parameters()).device
 
     def encode(self, features: Tensor, feature_lengths: Tensor) -> tuple[EncodedUtterances, ...]:
-        """Each model's encoding of `features (B, T, views * D)` of `feature_lengths (B,)`."""
+        """Each model's encoding of `features (B, T, D)` of `feature_lengths (B,)`."""
         with autocast(features.device, self.precision):
-            heard = [model.listen(features, feature_lengths, self.views) for model in self.models]
-            return tuple(self.prepare(model, one) for model, one in zip(self.models, heard, strict=True))
+            return tuple(self.prepare(model, model.listen(features, feature_lengths)) for model in self.models)
 
     def prepare(self, model: LAS, encoded: EncoderOutput) -> EncodedUtterances:
         """What `encode` returns of a model, from what its Listener has encoded already."""

@@ -135,7 +135,7 @@ def decode_batches(
     found: dict[int, T] = dict(done or {})
     batches = share_of_batches(corpus.lengths, beam_size, len(corpus.vocabulary), device, context)
     batches = [rest for batch in batches if (rest := [item for item in batch if item.position not in found])]
-    loader = make_loader(FeatureDataset(corpus, warps=recogniser.warps), batches, workers=0, device=device)
+    loader = make_loader(FeatureDataset(corpus), batches, workers=0, device=device)
     total = sum(map(len, batches))
     with (
         tqdm(total=total, desc="decoding", unit="utt", leave=False, disable=context.hide_progress) as progress,

@@ -120,9 +120,7 @@ def make_recogniser(
     """
     options = DecodingOptions(search["mode"], search["beam_size"], search["rank"], search["length_reward"], allow_blank)
     shares = f"weights: CTC {search['ctc_weight']:g}, language model {search['lm_weight']:g}"
-    views = f", {search['views']} views" if search["views"] > 1 else ""
-    logger.info(f"{options}{views}, {shares}, length {search['length_reward']:g}")
+    logger.info(f"{options}, {shares}, length {search['length_reward']:g}")
     lm = load_language_model(language_model, loaded.vocabulary).to(device) if search["lm_weight"] else None
     models = [model.to(device) for model in loaded.models]
-    recogniser = Recogniser(models, search["ctc_weight"], lm, search["lm_weight"], precision, views=search["views"])
-    return recogniser, options
+    return Recogniser(models, search["ctc_weight"], lm, search["lm_weight"], precision), options

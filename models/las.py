@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from models.alignment import ctc_positions
 from models.attention import ATTENTION, Memory
 from models.blstm import length_mask
-from models.listener import Listener, average
+from models.listener import Listener
 from models.speller import InputFeedingSpeller, ParallelSpeller, Speller
 from utils.vocabulary import EOS
 
@@ -81,17 +81,12 @@ class LAS(nn.Module):
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def listen(self, features: Tensor, feature_lengths: Tensor, views: int = 1) -> EncoderOutput:
-        """Encodes utterances.
+    def listen(self, features: Tensor, feature_lengths: Tensor) -> EncoderOutput:
+        """Encodes `features (B, T, D)` of lengths `feature_lengths (B,)`.
 
-        Args:
-            features: `(B, T, views * D)`, the views of each frame side by side.
-            feature_lengths: `(B,)`, on the CPU best, where the CTC loss wants them: it would wait for a GPU to read
-                them there.
-            views: versions of the same utterances with the same lengths; what the Listener makes of them is averaged.
+        Lengths stay on the CPU best, where the CTC loss wants them: it would wait for a GPU to read them there.
         """
-        heard = [self.listener(view, feature_lengths) for view in features.chunk(views, dim=2)]
-        listened = heard[0] if views == 1 else average(heard)
+        listened = self.listener(features, feature_lengths)
         ctc = None if self.ctc is None else self.ctc(listened.ctc_memory).float().log_softmax(-1)
         with _float32(features):
             memory = self.speller.attention.project(listened.memory.float(), listened.memory_lengths)

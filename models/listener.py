@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from models.blstm import BLSTM, Dropout, PyramidBLSTM, length_mask
@@ -45,12 +44,6 @@ class ListenerOutput(NamedTuple):
     memory: Tensor  # (B, S, E)
     memory_lengths: Tensor  # (B,)
     ctc_memory: Tensor  # (B, S', E'), the last layer of at most 4x time reduction
-
-
-def average(outputs: Sequence[ListenerOutput]) -> ListenerOutput:
-    """The mean of what the Listener makes of several versions of the same utterances, of the same lengths."""
-    memory, lengths, ctc_memory = zip(*outputs, strict=True)
-    return ListenerOutput(torch.stack(memory).mean(0), lengths[0], torch.stack(ctc_memory).mean(0))
 
 
 class Listener(nn.Module):

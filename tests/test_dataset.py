@@ -12,7 +12,7 @@ from corpora.layout import find_partition
 from corpora.loading import load_corpus
 from dataset import Batch, FeatureDataset, _prepare_worker, collate, is_cepstral, make_loader, normalize
 from tests.conftest import write_utterance
-from utils.augment import Augmentation, warp_frequencies
+from utils.augment import Augmentation
 from utils.sampler import BucketSampler, Item
 from utils.vocabulary import EOS, PAD, SOS
 
@@ -95,17 +95,6 @@ def test_spawned_workers_map_the_features_of_a_corpus(toy_root, tmp_path, monkey
     assert loader.multiprocessing_context.get_start_method() == "spawn"
     for batch, other in zip(expected, loader, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
-
-
-def test_views_stand_side_by_side_and_are_normalised_apart(toy_root):
-    corpus = load_corpus([find_partition(toy_root, "dev")], "mean_variance")
-    stored = torch.from_numpy(corpus.read(2))
-    views = FeatureDataset(corpus, warps=(0.9, 1.0, 1.1))[Item(2)].features.chunk(3, dim=1)
-    assert torch.equal(views[1], FeatureDataset(corpus)[Item(2)].features)
-    for view, warp in zip(views, (0.9, 1.0, 1.1), strict=True):
-        warped = warp_frequencies(stored, warp, is_cepstral(corpus))
-        torch.testing.assert_close(view, normalize(warped, "mean_variance"))
-    assert not torch.allclose(views[0], views[2], atol=0.1)
 
 
 @pytest.mark.parametrize("cache", ["ram", "off"])

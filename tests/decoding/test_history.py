@@ -19,11 +19,9 @@ from decoding.history import (
     read_decodings,
 )
 from utils.errors import UserError
-from utils.files import write_csv
 from utils.metrics import Score
 
-BEAM = {"mode": "beam", "beam_size": 8, "rank": "mbr", "ctc_weight": 0.5}
-BEAM |= {"lm_weight": 0.3, "length_reward": 0.8, "views": 1}
+BEAM = {"mode": "beam", "beam_size": 8, "rank": "mbr", "ctc_weight": 0.5, "lm_weight": 0.3, "length_reward": 0.8}
 GREEDY = {**BEAM, "mode": "greedy", "ctc_weight": 0.0, "lm_weight": 0.0}
 
 
@@ -51,21 +49,8 @@ def test_rows_come_back_and_the_best_and_the_last_are_found(tmp_path):
     assert (cells["distance"], cells["cer"], cells["seconds"]) == ("0.5", "0.05", "3.2")
 
 
-def test_a_table_from_before_there_were_views_goes_on(tmp_path, caplog):
-    before = row() | {"submission": "a,b.csv"}
-    write_csv(tmp_path / history.FILE, COLUMNS[:-1], [[before[name] for name in COLUMNS[:-1]]])
-    assert read_decodings(tmp_path) == [before]
-    now = row(BEAM | {"views": 5}, 0.9)
-    add_decoding(tmp_path, now)
-    assert read_decodings(tmp_path) == [before, now]
-    assert (before["views"], now["views"]) == ("1", "5")
-    assert not caplog.messages
-    assert [path.name for path in tmp_path.iterdir()] == [history.FILE]
-
-
 def test_settings_in_words(tmp_path):
     assert describe_search(row()) == "beam 8, CTC 0.5, language model 0.3, length 0.8, mbr"
-    assert describe_search(row({**GREEDY, "views": 5})) == "greedy, 5 views"
     assert describe_search(row(GREEDY)) == "greedy"
     both = describe_checkpoints([tmp_path / "a" / "best.pt", tmp_path / "b" / "best.pt"], tmp_path / "a")
     assert describe_search(row(GREEDY, checkpoints=both)) == f"greedy, best.pt + {tmp_path / 'b' / 'best.pt'}"

@@ -46,25 +46,6 @@ def test_an_ensemble_averages_log_probabilities(make_las, speech):
     torch.testing.assert_close(first_step(models), expected)
 
 
-def test_views_are_averaged_and_searched_once(make_las, speech):
-    """The mean of what the Listener makes of each, and of the CTC branch's logits."""
-    model, (features, lengths) = make_las(scale=2.0), speech
-    recogniser = Recogniser([model], 0.5, views=3)
-    assert recogniser.warps == pytest.approx((0.96, 1.0, 1.04))
-    assert Recogniser([model], views=2).warps == pytest.approx((0.98, 1.02))
-    views = [features, 0.5 * features, features + 1]
-    (encoded,) = recogniser.encode(torch.cat(views, dim=2), lengths)
-    heard = [model.listener(view, lengths) for view in views]
-    memory = sum(one.memory for one in heard) / 3
-    torch.testing.assert_close(encoded.memory, model.speller.attention.project(memory, heard[0].memory_lengths))
-    logits = sum(model.ctc(one.ctc_memory) for one in heard) / 3
-    expected = ctc_prefix.prepare(logits.log_softmax(-1), model.listener.steps(lengths)[1])
-    torch.testing.assert_close(encoded.ctc, expected, rtol=1e-5, atol=1e-4)
-    (alone,) = Recogniser([model], 0.5).encode(features, lengths)
-    (same,) = recogniser.encode(torch.cat([features] * 3, dim=2), lengths)
-    torch.testing.assert_close(same, alone, rtol=1e-5, atol=1e-4)
-
-
 def test_the_ctc_branch_has_its_share_of_a_score(make_las, speech):
     """(1 - w) log P_attention + w log P_ctc; in an ensemble, a model without the branch counts with its attention."""
     w, models, token = 0.3, [make_las(0), make_las(1, ctc=False)], torch.full((3,), SOS)

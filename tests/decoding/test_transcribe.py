@@ -9,15 +9,12 @@ import torch
 import decoding.transcribe
 from corpora.layout import find_partition
 from corpora.loading import load_corpus
-from dataset import FeatureDataset
 from decoding.beam_search import Hypothesis
 from decoding.recogniser import Recogniser
 from decoding.resume import PartialResults
 from decoding.transcribe import DecodingOptions, fill_batches, frame_budget, share_of_batches, transcribe
-from models.las import LAS
 from utils.distributed import SINGLE_PROCESS, DistributedContext
 from utils.errors import UserError
-from utils.sampler import Item
 from utils.vocabulary import KAGGLE
 
 CPU = torch.device("cpu")
@@ -58,25 +55,6 @@ def test_a_batch_without_room_is_halved_and_gives_the_same(make_las, corpus, mon
     assert transcribe(recogniser, corpus, OPTIONS, CPU) == expected
     assert asked == [12, 6, 3, 3, 6, 3, 3]
     assert len(set(expected)) > 3
-
-
-@pytest.mark.parametrize("mode", ["greedy", "beam"])
-def test_views_are_warped_before_they_are_normalised(make_las, corpus, monkeypatch, mode):
-    model, given = make_las(scale=2.0), {}
-
-    def listen(features, lengths, views=1):
-        for row, length in zip(features, lengths.tolist(), strict=True):
-            given[length] = row[:length]
-        return LAS.listen(model, features, lengths, views)
-
-    monkeypatch.setattr(model, "listen", listen)
-    recogniser = Recogniser([model], 0.3, views=3)
-    texts = transcribe(recogniser, corpus, dataclasses.replace(OPTIONS, mode=mode), CPU)
-    assert len(texts) == len(corpus)
-    dataset = FeatureDataset(corpus, warps=(0.96, 1.0, 1.04))
-    for position, length in enumerate(corpus.lengths):
-        if corpus.lengths.count(length) == 1:
-            torch.testing.assert_close(given[length], dataset[Item(position)].features)
 
 
 def test_one_utterance_without_room_is_named(make_las, corpus, monkeypatch):

@@ -67,7 +67,7 @@ def make_run(folder: Path) -> Path:
     search = {"mode": "beam", "beam_size": 8, "rank": "likelihood", "ctc_weight": 0.5, "lm_weight": 0.3}
     for split, mode, distance in (("dev-clean", "beam", 4.0), ("dev-clean", "greedy", 9.0), ("test", "beam", 2.5)):
         found = Score(distance, distance / 100, 0.5)
-        settings = {**search, "mode": mode, "length_reward": 0.8, "views": 1}
+        settings = {**search, "mode": mode, "length_reward": 0.8}
         history.add_decoding(folder, history.make_row("test.py", split, 3, "best.pt", settings, found, 1.0))
     assert write_report(folder)
     return folder

@@ -48,7 +48,7 @@ def test_the_best_decoding_of_a_run_is_shown_and_not_the_last(tmp_path):
     weights = {"mode": "beam", "beam_size": 4, "rank": "likelihood", "ctc_weight": 0.5, "lm_weight": 0.0}
     for models, distance in (("best.pt", 2.0), ("best.pt + b.pt", 9.0)):
         result = Score(distance, distance / 10, distance / 10)
-        row = history.make_row("test.py", "dev", 3, models, {**weights, "length_reward": 0.8, "views": 1}, result, 1.0)
+        row = history.make_row("test.py", "dev", 3, models, {**weights, "length_reward": 0.8}, result, 1.0)
         history.add_decoding(folder, row)
     pd.DataFrame(PREDICTIONS[:2], columns=COLUMNS).to_csv(folder / "predictions-dev.csv", index=False)  # the last one's
     assert compare([folder])["runs"][0]["decoded"] == [

@@ -9,8 +9,7 @@ from utils.locking import sole_writer
 from utils.metrics import Score
 
 assert no_login  # a fixture for every test
-SEARCH = {"mode": "beam", "beam_size": 8, "rank": "likelihood", "ctc_weight": 0.5}
-SEARCH |= {"lm_weight": 0, "length_reward": 0.8, "views": 1}
+SEARCH = {"mode": "beam", "beam_size": 8, "rank": "likelihood", "ctc_weight": 0.5, "lm_weight": 0, "length_reward": 0.8}
 ROWS = [
     make_row("tune.py", "dev", 9, "best.pt", SEARCH, Score(0.5, 0.05, 0.1), None),
     make_row("test.py", "dev", 9, "best.pt", {**SEARCH, "mode": "greedy"}, Score(0.75, 0.075, 0.2), 1.0),
