@@ -34,7 +34,6 @@ def diagnose(metrics: Mapping[str, float], epoch: int) -> list[str]:
     """
     value, sharp = metrics["dev_monotonicity"], metrics.get("dev_sharpness")
     unended, loops = metrics.get("dev_unended", 0.0), metrics.get("dev_loops", 0.0)
-    cer, ctc_distance = metrics.get("dev_cer", 0.0), metrics.get("dev_ctc_distance", 0.0)
     warnings = []
     if value < ALIGNED:
         seen = f"monotonicity {value:.2f}"
@@ -44,6 +43,7 @@ def diagnose(metrics: Mapping[str, float], epoch: int) -> list[str]:
         warnings.append(
             f"not aligned after {epoch} epochs: attention does not move along the speech ({seen}).\n{ALIGNMENT}"
         )
+    cer, ctc_distance = metrics.get("dev_cer", 0.0), metrics.get("dev_ctc_distance", 0.0)
     characters = metrics["dev_distance"] / cer if cer else 0.0  # of a reference, in the mean
     if ctc_distance > UNREAD * characters > 0:
         warnings.append(
