@@ -64,7 +64,9 @@ class Attention(nn.Module):
     def project(self, memory: Tensor, lengths: Tensor) -> Memory:
         """`memory (B, S, E)` of `lengths (B,)`, with keys and values."""
         padding = ~length_mask(lengths, memory.size(1))[:, None, None, :]
-        return Memory(self._split(self.key(memory)), self._split(self.value(memory)), padding, lengths)
+        # Contiguous, or every look at them would copy them whole.
+        keys, values = (self._split(project(memory)).contiguous() for project in (self.key, self.value))
+        return Memory(keys, values, padding, lengths)
 
     def _split(self, x: Tensor) -> Tensor:
         """`(B, S, dim)` to heads, `(B, H, S, A)`."""

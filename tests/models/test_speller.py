@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models import speller as speller_module
 from models.attention import Past
@@ -57,6 +58,34 @@ def test_a_step_written_out(make_las, speech, feeding, layers):
     projected = torch.nn.functional.gelu(speller.output(torch.cat([x, context], dim=1)))
     torch.testing.assert_close(found, projected @ speller.embedding.weight.T + speller.output_bias)
     torch.testing.assert_close(weights, looked[:, :, 0])
+
+
+class Operations(TorchDispatchMode):
+    """Records what is computed: the name of each operation, and the size of what it returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.found.append((function.name(), result.numel() if isinstance(result, torch.Tensor) else 0))
+        return result
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["dot", "relative"])
+def test_a_step_prepares_neither_the_memory_nor_the_weights_of_an_lstm_anew(make_las, speech, kind):
+    """Both took longer than all the rest of a step."""
+    model = make_las(attention={"kind": kind, "heads": 2}, speller={"layers": 2, "input_feeding": False})
+    memory = model.listen(*speech).memory
+    state, token = model.speller.initial_state(memory, rows=2), torch.tensor([5, 9, 4, 7, 8, 3])
+    with Operations() as operations:
+        model.speller.step(token, state, memory, torch.zeros(6))
+    copies = [size for name, size in operations.found if name.startswith(("aten::clone", "aten::copy", "aten::_to"))]
+    assert max(copies, default=0) < memory.keys.numel()
+    assert any("mm" in name for name, _ in operations.found)
+    assert not any("lstm" in name or "rnn" in name for name, _ in operations.found)
 
 
 def test_it_starts_with_zeros_and_its_attention_on_the_first_step(make_las, speech):
