@@ -65,7 +65,7 @@ class Attention(nn.Module):
         """`memory (B, S, E)` of `lengths (B,)`, with keys and values."""
         padding = ~length_mask(lengths, memory.size(1))[:, None, None, :]
         # Contiguous, or every look at them would copy them whole.
-        keys, values = (self._split(project(memory)).contiguous() for project in (self.key, self.value))
+        keys, values = (self._split(layer(memory)).contiguous() for layer in (self.key, self.value))
         return Memory(keys, values, padding, lengths)
 
     def _split(self, x: Tensor) -> Tensor:

@@ -344,18 +344,16 @@ def _run(lstm: nn.LSTM, x: Tensor, before: CellState) -> tuple[Tensor, CellState
         x, after = lstm(x, tuple(tensor.unsqueeze(0) for tensor in before))
         return x, CellState(*(tensor.squeeze(0) for tensor in after))
     # In decoding: on a CPU nn.LSTM would bring its weights into oneDNN's layout anew for every character.
-    of_input, of_before, input_bias, before_bias = lstm.all_weights[0]
-    from_input, from_before = F.linear(x[:, 0], of_input, input_bias), F.linear(before.h, of_before, before_bias)
-    after = _lstm(from_input, from_before, before.c)
+    after = CellState(*torch.lstm_cell(x[:, 0], before, *lstm.all_weights[0]))
     return after.h.unsqueeze(1), after
 
 
-def _lstm(from_input: Tensor, from_before: Tensor, c: Tensor) -> CellState:
-    """An LSTM cell after its two products, whose sum is its gates, `(N, 4 hidden)`, in the order of `nn.LSTMCell`."""
-    if from_input.is_cuda:  # one kernel forward and one backward; nn.LSTMCell uses it there too
-        h, c, _ = torch.ops.aten._thnn_fused_lstm_cell(from_input, from_before, c)
+def _lstm(from_characters: Tensor, gates: Tensor, c: Tensor) -> CellState:
+    """An LSTM cell after its products, whose sum is its gates, `(N, 4 hidden)` each, in the order of `nn.LSTMCell`."""
+    if gates.is_cuda:  # one kernel forward and one backward; nn.LSTMCell uses it there too
+        h, c, _ = torch.ops.aten._thnn_fused_lstm_cell(from_characters, gates, c)
         return CellState(h, c)
-    input_gate, forget_gate, cell_gate, output_gate = (from_input + from_before).chunk(4, dim=1)
+    input_gate, forget_gate, cell_gate, output_gate = (from_characters + gates).chunk(4, dim=1)
     c = forget_gate.sigmoid() * c + input_gate.sigmoid() * cell_gate.tanh()
     return CellState(output_gate.sigmoid() * c.tanh(), c)
 
